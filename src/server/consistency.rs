@@ -6,7 +6,7 @@
 //! longer.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,6 +68,9 @@ pub(super) struct Effects {
     pub last_of: BTreeMap<ShareId, u64>,
     /// The isolated shares.
     pub isolated: BTreeMap<ShareId, Isolated>,
+    /// The shares of which effects could not be done again, and for whose isolation the log has no room: operations on
+    /// them are refused, as they may show only a part of what was acknowledged.
+    pub not_redone: BTreeSet<ShareId>,
 }
 
 impl Effects {
@@ -178,7 +181,7 @@ impl<F: FileSystem> Machine<F> {
         if !new.is_empty() {
             return self.note_failed_sync(&new, now);
         }
-        if !self.isolate_more() {
+        if !self.isolate_more(now) {
             return;
         }
         let Some(effects) = &mut self.effects else {
@@ -201,10 +204,10 @@ impl<F: FileSystem> Machine<F> {
 
     /// Relocates a generation that holds the log's tail. One without effects is written again, like any object; one
     /// with effects needs a consistency point, which takes time: then `false`.
-    pub(super) fn relocate_generation(&mut self, object: u64) -> bool {
+    pub(super) fn relocate_generation(&mut self, object: u64, now: Duration) -> bool {
         if self.is_isolated_generation(object) {
             // It is another object now.
-            self.copy_isolated(object);
+            self.copy_isolated(object, now);
             return false;
         }
         let Some(effects) = &mut self.effects else {
@@ -275,6 +278,7 @@ impl<F: FileSystem> Machine<F> {
     fn put_effect(&mut self, planned: &Planned, draft: Draft) {
         let places = self.in_the_log(&draft.data);
         let modified = self.modified(planned, &draft.op);
+        self.number_above_marker(planned.actor.share);
         let Some(effects) = &mut self.effects else {
             return;
         };
@@ -319,6 +323,22 @@ impl<F: FileSystem> Machine<F> {
             };
             let record = Record::Effect(Cow::Owned(effect));
             self.journal.put(generation, Kind::Delta, &record, &own);
+        }
+    }
+
+    /// Before the first effect on a share, takes numbers above its marker, whichever server set it: a marker states that
+    /// no effect with a higher number is known.
+    fn number_above_marker(&mut self, share: ShareId) {
+        let Some(effects) = &mut self.effects else {
+            return;
+        };
+        if effects.last_of.contains_key(&share) {
+            return;
+        }
+        match self.fs.marked(share) {
+            Ok(marked) => effects.next = effects.next.max(marked + 1),
+            // If the marker cannot be set either, that is reported.
+            Err(_) => effects.wanted = true,
         }
     }
 

@@ -64,7 +64,7 @@ impl<F: FileSystem> Machine<F> {
         while units > 0 || !self.can_work() {
             let (object, cursor, at_once) = match self.copier.under_way.take() {
                 Some((object, cursor)) => (object, Some(cursor), false),
-                None => match self.next_to_copy() {
+                None => match self.next_to_copy(now) {
                     Some(wanted) => (wanted.object, None, wanted.for_room),
                     None => break,
                 },
@@ -107,7 +107,7 @@ impl<F: FileSystem> Machine<F> {
     }
 
     /// The next object that should be relocated and can be.
-    fn next_to_copy(&mut self) -> Option<Relocation> {
+    fn next_to_copy(&mut self, now: Duration) -> Option<Relocation> {
         let set_aside = self.stack.receive_room();
         let wanted = self.journal.wants_relocation(set_aside)?;
         if !self.is_generation(wanted.object) {
@@ -120,7 +120,7 @@ impl<F: FileSystem> Machine<F> {
         }
         // A generation with effects ends only by a consistency point, which is not begun only to shorten recovery.
         if (wanted.for_room || self.is_empty_generation(wanted.object))
-            && self.relocate_generation(wanted.object)
+            && self.relocate_generation(wanted.object, now)
         {
             return Some(wanted);
         }

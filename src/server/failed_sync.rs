@@ -46,7 +46,7 @@ impl<F: FileSystem> Machine<F> {
                 (*share, format!("share {}: {why}", self.share_name(*share)))
             };
             let why = failed.iter().map(why).collect();
-            if self.isolate_or_wait(why) && self.isolate_more() {
+            if self.isolate_or_wait(why, now) && self.isolate_more(now) {
                 // For the others it has succeeded.
                 self.end_generations(&begun);
             }
@@ -89,7 +89,17 @@ impl<F: FileSystem> Machine<F> {
         info!("a sync has failed: what was done since the last one is done once more");
         let redone = self.do_again(|object| older.contains(&object), object, &without, now);
         match redone {
-            Ok(isolated) => self.isolate_or_wait(isolated),
+            Ok(failed) => {
+                let shares = failed.keys().copied().collect();
+                let is_isolated = self.isolate_or_wait(failed, now);
+                if let Some(effects) = &mut self.effects {
+                    effects.not_redone = match is_isolated {
+                        true => BTreeSet::new(),
+                        false => shares,
+                    };
+                }
+                is_isolated
+            }
             Err(error) => {
                 log::error!("{error:#}");
                 if let Some(effects) = &mut self.effects {
@@ -108,7 +118,7 @@ impl<F: FileSystem> Machine<F> {
         without: &BTreeSet<ShareId>,
         now: Duration,
     ) -> anyhow::Result<BTreeMap<ShareId, String>> {
-        let files = self.read_back(generations)?;
+        let files = self.read_back(generations, now)?;
         let made = files
             .effects
             .iter()
@@ -125,8 +135,14 @@ impl<F: FileSystem> Machine<F> {
         Ok(failed)
     }
 
-    /// Reads the recorded effects of these generations.
-    pub(super) fn read_back(&self, generations: impl Fn(u64) -> bool) -> anyhow::Result<Files> {
+    /// Reads the recorded effects of these generations, including those recorded in this turn: the log gives back only
+    /// what is committed.
+    pub(super) fn read_back(
+        &mut self,
+        generations: impl Fn(u64) -> bool,
+        now: Duration,
+    ) -> anyhow::Result<Files> {
+        self.journal.commit(now);
         let mut files = Files::default();
         let Some(log) = self.journal.log() else {
             return Ok(files);

@@ -70,7 +70,10 @@ impl<F: FileSystem> Machine<F> {
 
     /// Returns the error with which an operation has to be refused in any case.
     pub(super) fn refusal(&self, planned: &Planned) -> Option<NtStatus> {
-        let fails = self.isolated(planned.actor.share)?.state == State::Fails;
+        let of = self.effects.as_ref()?;
+        let isolated = of.isolated.get(&planned.actor.share);
+        let fails = isolated.is_some_and(|isolated| isolated.state == State::Fails)
+            || of.not_redone.contains(&planned.actor.share);
         // A close changes nothing but the open.
         let closes = matches!(planned.op, FileOp::Close { delete: None, .. });
         (fails && !closes).then_some(NtStatus::IO_DEVICE_ERROR)
@@ -103,8 +106,11 @@ impl<F: FileSystem> Machine<F> {
 
     fn shares_apart(&self) -> Vec<String> {
         let isolated = self.effects.iter().flat_map(|of| &of.isolated);
-        let line = |(share, isolated): (&ShareId, &Isolated)| {
-            let what = match isolated.state {
+        let isolated = isolated.map(|(share, isolated)| (share, isolated.state));
+        let not_redone = self.effects.iter().flat_map(|of| &of.not_redone);
+        let not_redone = not_redone.map(|share| (share, State::Fails));
+        let line = |(share, state): (&ShareId, State)| {
+            let what = match state {
                 State::Fails => "its file system fails: operations on it are refused",
                 State::Hangs | State::Answers => {
                     "its file system does not answer: operations on it wait"
@@ -112,7 +118,7 @@ impl<F: FileSystem> Machine<F> {
             };
             format!("share {}: {what}", self.share_name(*share))
         };
-        isolated.map(line).collect()
+        isolated.chain(not_redone).map(line).collect()
     }
 
     pub(super) fn share_name(&self, share: ShareId) -> String {
@@ -121,8 +127,12 @@ impl<F: FileSystem> Machine<F> {
     }
 
     /// As [`Machine::isolate`]; `false` if it is not possible now.
-    pub(super) fn isolate_or_wait(&mut self, failed: BTreeMap<ShareId, String>) -> bool {
-        let isolated = self.isolate(failed);
+    pub(super) fn isolate_or_wait(
+        &mut self,
+        failed: BTreeMap<ShareId, String>,
+        now: Duration,
+    ) -> bool {
+        let isolated = self.isolate(failed, now);
         isolated.inspect_err(|error| error!("{error:#}")).is_ok()
     }
 
@@ -131,14 +141,18 @@ impl<F: FileSystem> Machine<F> {
     ///
     /// # Errors
     /// The log cannot be read back, or has no room.
-    pub(super) fn isolate(&mut self, failed: BTreeMap<ShareId, String>) -> anyhow::Result<()> {
+    pub(super) fn isolate(
+        &mut self,
+        failed: BTreeMap<ShareId, String>,
+        now: Duration,
+    ) -> anyhow::Result<()> {
         for why in failed.values() {
             error!(
                 "{why}; operations on it are refused until it can be written, which is tried every 10 s"
             );
         }
         let failed = failed.into_keys().map(|share| (share, State::Fails));
-        self.isolate_shares(failed.collect())
+        self.isolate_shares(failed.collect(), now)
     }
 
     /// Isolates shares whose sync has taken too long, if others have to wait because of it. `false`: that is not so, or
@@ -159,7 +173,7 @@ impl<F: FileSystem> Machine<F> {
             return false;
         }
         let apart = hanging.iter().map(|share| (*share, State::Hangs));
-        if let Err(error) = self.isolate_shares(apart.collect()) {
+        if let Err(error) = self.isolate_shares(apart.collect(), now) {
             error!("{error:#}");
             return false;
         }
@@ -177,7 +191,7 @@ impl<F: FileSystem> Machine<F> {
 
     /// Moves effects on shares since their isolation to their generations, before the older generations end. `false`:
     /// it is not possible now.
-    pub(super) fn isolate_more(&mut self) -> bool {
+    pub(super) fn isolate_more(&mut self, now: Duration) -> bool {
         let Some(of) = &self.effects else { return true };
         let last = |share: &ShareId| of.last_of.get(share).copied().unwrap_or(0);
         let more = of
@@ -187,31 +201,35 @@ impl<F: FileSystem> Machine<F> {
         let more = more
             .map(|(share, isolated)| (*share, isolated.state))
             .collect();
-        let put = self.isolate_shares(more);
+        let put = self.isolate_shares(more, now);
         put.inspect_err(|error| error!("{error:#}")).is_ok()
     }
 
     /// Isolates shares; the effects in an existing generation of theirs are included.
-    fn isolate_shares(&mut self, shares: BTreeMap<ShareId, State>) -> anyhow::Result<()> {
+    fn isolate_shares(
+        &mut self,
+        shares: BTreeMap<ShareId, State>,
+        now: Duration,
+    ) -> anyhow::Result<()> {
         let Some(of) = self.effects.as_ref().filter(|_| !shares.is_empty()) else {
             return Ok(());
         };
         let before = shares.keys().filter_map(|share| of.isolated.get(share));
-        let before: BTreeSet<u64> = before.map(|isolated| isolated.generation).collect();
-        let is_of_them = |object| of.older.contains(&object) || before.contains(&object);
-        let files = self.read_back(is_of_them)?;
+        let before = before.map(|isolated| isolated.generation);
+        let wanted: BTreeSet<u64> = before.chain(of.older.iter().copied()).collect();
+        let files = self.read_back(|object| wanted.contains(&object), now)?;
         self.put_isolated(files, &shares)
     }
 
     /// Relocates the generation of an isolated share, and ends the one before.
-    pub(super) fn copy_isolated(&mut self, object: u64) {
+    pub(super) fn copy_isolated(&mut self, object: u64, now: Duration) {
         let mut isolated = self.effects.iter().flat_map(|of| &of.isolated);
         let Some((share, before)) = isolated.find(|(_, isolated)| isolated.generation == object)
         else {
             return;
         };
         let (share, before) = (*share, *before);
-        let copied = self.read_back(|other| other == object);
+        let copied = self.read_back(|other| other == object, now);
         let put = copied
             .and_then(|files| self.put_isolated(files, &BTreeMap::from([(share, before.state)])));
         if let Err(error) = put {
@@ -255,7 +273,7 @@ impl<F: FileSystem> Machine<F> {
         self.journal.make_room(false);
         anyhow::ensure!(
             fits,
-            "the log has no room to set a share apart: all shares wait for it"
+            "the log has no room to set a share apart: the others wait for it"
         );
         Ok(())
     }

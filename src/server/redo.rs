@@ -165,16 +165,10 @@ impl<F: FileSystem> Machine<F> {
         // failure once, so the next sync would succeed without what was dropped.
         let may_be_unsynced = is_unsynced || !generations.is_empty();
         let count = self.smb.share_names().len();
-        let marked = (0..count).filter_map(|share| ShareId::try_from(share).ok());
-        // For a marker that cannot be read now, the effects' own numbers have to suffice.
-        let marked = marked.filter_map(|share| self.fs.marked(share).ok());
-        let marked = marked.max().unwrap_or(0);
         self.effects = Some(Effects {
             generation,
             older: generations,
-            // Numbers continue above every marker, whichever server set it: a marker states that no effect with a
-            // higher number is known.
-            next: files.next().max(marked + 1),
+            next: files.next(),
             boot_id,
             since: time.now,
             count: files.effects.len() as u64,
@@ -187,6 +181,7 @@ impl<F: FileSystem> Machine<F> {
             left_at: Duration::ZERO,
             last_of: BTreeMap::new(),
             isolated: BTreeMap::new(),
+            not_redone: BTreeSet::new(),
         });
         let mut isolated = BTreeMap::new();
         files.is_unsynced = may_be_unsynced;
@@ -199,7 +194,7 @@ impl<F: FileSystem> Machine<F> {
             bail!("{why}");
         }
         self.begin_generation(time.now);
-        self.isolate(isolated)?;
+        self.isolate(isolated, time.now)?;
         self.journal.commit(time.now);
         if !power {
             // These generations are not kept any more.
@@ -219,7 +214,6 @@ impl<F: FileSystem> Machine<F> {
     /// `object`, what was made again. As [`redo`].
     ///
     /// # Errors
-    /// The log lacks what an effect refers to.
     /// The log lacks what an effect refers to.
     pub(super) fn redo(
         &mut self,

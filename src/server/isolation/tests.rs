@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use outlast_fsa::fileop::{
     Actor, Change, CreateAction, CreateOp, Created, Disposition, FileHandle, FileKey, Intent,
-    Metadata, OpenId, Outcome,
+    Metadata, OpenId, Outcome, WriteAt,
 };
 use outlast_nvram::sink::Batch;
 use outlast_nvram::{Incarnation, VecMemory};
@@ -30,7 +30,17 @@ struct Disks {
     answers: BTreeSet<ShareId>,
     /// The shares on which syncs and operations fail.
     fails: BTreeSet<ShareId>,
+    /// The shares of which the next sync fails.
+    fails_next: BTreeSet<ShareId>,
+    /// The shares on which operations fail, but syncs do not.
+    has_bad_places: BTreeSet<ShareId>,
     failed: Vec<ShareId>,
+    /// The markers at the start.
+    markers: BTreeMap<ShareId, u64>,
+    /// The last numbers that markers were set to. They are not read, as a failed sync may have lost any effect.
+    marks: BTreeMap<ShareId, u64>,
+    /// Markers cannot be read.
+    hides_markers: bool,
     /// The effects that were done once more: share and name.
     redone: Vec<(ShareId, String)>,
 }
@@ -42,7 +52,9 @@ impl Disks {
             under_way.filter(|(share, is)| **is == waited_for && self.answers.contains(share));
         let ended: Vec<ShareId> = ended.map(|(share, _)| *share).collect();
         self.under_way.retain(|share, _| !ended.contains(share));
-        let result = |share: ShareId| (share, !self.fails.contains(&share));
+        let mut fails =
+            |share: &ShareId| self.fails.contains(share) | self.fails_next.remove(share);
+        let result = |share: ShareId| (share, !fails(&share));
         ended.into_iter().map(result).collect()
     }
 }
@@ -56,7 +68,7 @@ impl FileSystem for Model {
     }
     fn perform(&mut self, actor: &Actor, op: &FileOp, _: &Intent) -> Result<Outcome, NtStatus> {
         let mut disks = self.0.borrow_mut();
-        if disks.fails.contains(&actor.share) {
+        if disks.fails.contains(&actor.share) || disks.has_bad_places.contains(&actor.share) {
             return Err(NtStatus::IO_DEVICE_ERROR);
         }
         let FileOp::Create(create) = op else {
@@ -73,6 +85,17 @@ impl FileSystem for Model {
         Vec::new()
     }
     fn discard_changes(&mut self) {}
+    fn mark(&mut self, share: ShareId, number: u64) -> std::io::Result<()> {
+        self.0.borrow_mut().marks.insert(share, number);
+        Ok(())
+    }
+    fn marked(&mut self, share: ShareId) -> std::io::Result<u64> {
+        let disks = self.0.borrow();
+        match disks.hides_markers {
+            true => Err(std::io::Error::other("EIO")),
+            false => Ok(disks.markers.get(&share).copied().unwrap_or(0)),
+        }
+    }
     fn begin_sync(&mut self) {
         let mut disks = self.0.borrow_mut();
         for share in 0..2 {
@@ -176,7 +199,10 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let disks = Model::default();
+        World::over(Model::default())
+    }
+
+    fn over(disks: Model) -> World {
         disks.0.borrow_mut().answers.extend([A, B]);
         let share = |name: &str| outlast_smb::Share {
             name: name.into(),
@@ -295,6 +321,28 @@ impl World {
         machine.journal.commit(self.now);
     }
 
+    /// Writes to an open file, and records that.
+    fn write(&mut self, share: ShareId, length: usize) {
+        let write = FileOp::Write {
+            open: 1,
+            at: WriteAt::Offset(0),
+            data: Bytes::from(vec![7; length]).into(),
+            write_through: false,
+        };
+        let planned = Planned {
+            op: write,
+            ..self.planned(share, "")
+        };
+        let intent = Intent::Write { offset: 0 };
+        let written = Outcome::Written {
+            count: length as u32,
+            offset: 0,
+        };
+        let recorded = self.machine.record_outcome(&planned, &intent, Ok(written));
+        recorded.expect("it is written");
+        self.machine.journal.commit(self.now);
+    }
+
     /// Lets this many seconds pass, with some turns.
     fn pass(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
@@ -314,8 +362,8 @@ impl World {
     }
 
     /// Names of shares and files that would be made again.
-    fn kept(&self) -> Vec<(String, String)> {
-        let files = self.machine.read_back(|_| true).expect("the log");
+    fn kept(&mut self) -> Vec<(String, String)> {
+        let files = self.machine.read_back(|_| true, self.now).expect("the log");
         let mut kept: Vec<_> = files
             .effects
             .into_iter()
@@ -460,4 +508,56 @@ fn two_failing_shares_recover_independently() {
         (world.times_made(A, "one"), world.times_made(B, "two")),
         (2, 2)
     );
+}
+
+/// What was written is lost at the failed sync, and cannot be written again. The next sync succeeds, without it.
+#[test]
+fn a_sync_does_not_cover_what_could_not_be_done_again() {
+    let mut world = World::new();
+    world.make(B, "one");
+    world.disks().fails_next.insert(B);
+    world.disks().has_bad_places.insert(B);
+    for _ in 0..2 {
+        world.pass(10);
+        assert!(world.refuses(B) && !world.refuses(A));
+        assert_eq!(world.kept(), named(&[("b", "one")]));
+    }
+    world.disks().has_bad_places.clear();
+    world.pass(10);
+    assert!(!world.refuses(B));
+    assert_eq!(world.kept(), []);
+    assert_eq!(world.times_made(B, "one"), 2);
+}
+
+/// A share may show only a part of what was acknowledged, and the log has no room for what its isolation takes.
+#[test]
+fn what_cannot_be_done_again_is_refused_where_nothing_can_be_isolated() {
+    let mut world = World::new();
+    for _ in 0..4 {
+        world.write(B, MEMORY / 6);
+    }
+    world.disks().fails_next.insert(B);
+    world.disks().has_bad_places.insert(B);
+    world.pass(10);
+    assert_eq!(
+        world.machine.effects.as_ref().map(|of| of.isolated.len()),
+        Some(0)
+    );
+    assert!(world.refuses(B) && !world.refuses(A));
+    assert!(world.machine.share_problems()[0].contains("share b"));
+    world.disks().has_bad_places.clear();
+    world.pass(10);
+    assert!(!world.refuses(B) && world.machine.share_problems().is_empty());
+}
+
+/// An effect with a number below the marker would be taken for one that has been done.
+#[test]
+fn effects_are_numbered_above_a_marker_that_could_not_be_read_at_the_start() {
+    let disks = Model::default();
+    disks.0.borrow_mut().markers.insert(B, 1000);
+    disks.0.borrow_mut().hides_markers = true;
+    let mut world = World::over(disks);
+    world.disks().hides_markers = false;
+    world.make(B, "one");
+    assert_eq!(world.disks().marks[&B], 1001);
 }

@@ -94,14 +94,14 @@ impl Scenario {
 }
 
 /// Returns whether a missing share refuses either all components of this request or none.
-fn is_refused_as_whole(op: &Op) -> bool {
+pub(crate) fn is_refused_as_whole(op: &Op) -> bool {
     let mut rest = op.verbs.iter().skip(1);
     let has_parts = |verb: &Verb| matches!(verb, Verb::Dispose { .. } | Verb::Walk { .. });
     rest.all(|verb| matches!(verb, Verb::Close { .. })) && !op.verbs.iter().any(has_parts)
 }
 
 /// Removes FILE_DELETE_ON_CLOSE from the CREATEs of a request.
-fn delete_nothing(op: &mut Op) {
+pub(crate) fn delete_nothing(op: &mut Op) {
     for verb in &mut op.verbs {
         if let Verb::Create { options, .. } = verb {
             *options &= !DELETE_ON_CLOSE;

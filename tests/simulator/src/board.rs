@@ -58,6 +58,8 @@ pub struct Board {
     pub vacant: bool,
     /// The number of requests that have failed once, by the part that failed.
     pub failed: BTreeMap<What, u32>,
+    /// The number of requests that were refused because their share's file system was sick.
+    pub refused: u32,
     /// The server runs with the configuration that takes something from a client.
     pub revoked: bool,
     /// The requests that fail once.
@@ -96,6 +98,7 @@ impl Board {
             frames_lost: false,
             vacant: false,
             failed: BTreeMap::new(),
+            refused: 0,
             revoked: false,
             failing,
             may_send_enum_dir: false,

@@ -8,7 +8,7 @@ use outlast_stack::Capabilities;
 
 use crate::mutation::Mutation;
 use crate::net::{PORT, SERVER};
-use crate::player::{PASSWORD, SHARE};
+use crate::player::{PASSWORD, SECOND_SHARE, SHARE};
 use crate::scenario::Scenario;
 
 /// Makes the configuration of TCP/IP.
@@ -53,6 +53,10 @@ pub(crate) fn smb_config(scenario: &Scenario, life: u32) -> outlast_smb::Config 
     };
     let mut shares: Vec<Share> = (0..life % 3).map(|n| share(&format!("other{n}"))).collect();
     shares.push(share(SHARE));
+    if scenario.sickness.is_some() {
+        let place = if life % 2 == 0 { shares.len() } else { 0 };
+        shares.insert(place, share(SECOND_SHARE));
+    }
     let mut users: Vec<User> = (0..life % 2).map(|n| user(&format!("other{n}"))).collect();
     let clients = scenario.users();
     let names: BTreeSet<&String> = clients.iter().collect();

@@ -10,16 +10,13 @@ use outlast_fsa::fileop::{FileTime, OpenId, ShareId};
 use outlast_fsa::status::NtStatus;
 
 use crate::clock::Clock;
-use crate::faults;
+use crate::faults::{self, Call};
 use crate::fuse::{Fuse, Step};
 use crate::image::{Change, Image, Ino};
 use crate::mutation::Mutation;
 use crate::random::Random;
+use crate::sickness::{self, Sickness};
 use crate::status;
-
-/// The error that a name exists already.
-#[derive(Debug)]
-pub struct Taken;
 
 /// The disk, and the state of its file system.
 pub struct Disk {
@@ -43,6 +40,26 @@ pub struct Disk {
     is_starting: bool,
     /// A call of its redo has failed since this was last read.
     has_failed: bool,
+    /// The time in which it is sick, if it is the second of two.
+    sickness: Option<Sickness>,
+    /// A request that is not answered yet could not be repeated.
+    pub is_in_doubt: bool,
+    /// The fault of the present call of a redo.
+    fault: Option<Fault>,
+    /// The number of failures of a redo, by the call that failed, and whether it failed midway.
+    pub redo_failures: BTreeMap<(Call, bool), u32>,
+}
+
+/// A fault in the middle of an operation.
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    call: Call,
+    /// It does not occur at once, but at a change.
+    is_midway: bool,
+    /// The number of changes that succeed before it.
+    after: u64,
+    has_occurred: bool,
+    status: NtStatus,
 }
 
 /// The time before a death in which the server may not know whether a directory was changed by itself.
@@ -66,6 +83,8 @@ struct Journal {
     to_fail: u32,
     /// The number of calls of a redo that may still fail.
     faults_left: u32,
+    /// The percentage of syncs that fail.
+    failing_percent: u64,
     clock: Clock,
     random: Random,
     mutation: Option<Mutation>,
@@ -128,6 +147,44 @@ impl Disk {
             has_served: false,
             is_starting: false,
             has_failed: false,
+            sickness: None,
+            is_in_doubt: false,
+            fault: None,
+            redo_failures: BTreeMap::new(),
+        }
+    }
+
+    /// Sets the number of its file system.
+    pub fn set_device(&mut self, device: u64) {
+        self.now.set_device(device);
+    }
+
+    /// Makes it one of two disks that never fails.
+    pub fn never_fails(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            (journal.faults_left, journal.failing_percent) = (0, 0);
+        }
+    }
+
+    /// Makes it one of two disks that is sick for a while.
+    pub fn is_sick_during(&mut self, sickness: Sickness) {
+        self.sickness = Some(sickness);
+    }
+
+    fn fails_now(&self) -> bool {
+        let now = self.clock.now();
+        self.sickness.is_some_and(|of| of.fails_at(now))
+    }
+
+    /// Returns the error of a sick disk for a request, before anything is done.
+    ///
+    /// # Errors
+    /// The error.
+    pub fn meet_sickness(&self) -> Result<(), NtStatus> {
+        let mut random = Random::at_step(self.seed, self.fuse.steps(), "sick");
+        match self.fails_now() && random.percent(40) {
+            true => Err(NtStatus(*random.pick(&sickness::STATUSES))),
+            false => Ok(()),
         }
     }
 
@@ -192,24 +249,81 @@ impl Disk {
     /// Notes whether a server is starting.
     pub fn starting(&mut self, yes: bool) {
         self.is_starting = yes;
+        self.has_failed &= !yes;
     }
 
-    /// Returns the error of a call of a redo, if it fails.
-    pub fn fault(&mut self) -> Option<NtStatus> {
-        if !self.is_starting {
-            return None;
+    /// Begins a call of a redo, and draws whether it fails, and after how many changes.
+    ///
+    /// # Errors
+    /// It fails at once.
+    pub fn begin_redo(&mut self, call: Call) -> Result<(), NtStatus> {
+        let purpose = format!("faults of {call:?}");
+        let mut random = Random::at_step(self.seed, self.fuse.steps(), &purpose);
+        let fails = match self.sickness {
+            Some(_) => self.fails_now() && !(self.is_starting && self.is_in_doubt),
+            None => self.is_starting && self.journal.as_ref().is_some_and(|of| of.faults_left > 0),
+        };
+        // The marker is read and set for each operation, so these calls fail less often.
+        let percent = match call {
+            Call::Perform => 25,
+            Call::Open | Call::Mark => 8,
+            Call::ReadMarker => 4,
+        };
+        let times = if self.sickness.is_some() { 2 } else { 1 };
+        if !fails || !random.percent(percent * times) {
+            return Ok(());
         }
-        let journal = self.journal.as_mut()?;
-        let mut random = Random::at_step(self.seed, self.fuse.steps(), "faults");
-        if journal.faults_left == 0 || !random.percent(10) {
-            return None;
-        }
-        journal.faults_left -= 1;
-        self.has_failed = true;
         // FILE_CLOSED is left out: the server correctly treats such a file as deleted.
         let all = faults::STATUSES.into_iter();
         let all: Vec<u32> = all.filter(|it| *it != status::FILE_CLOSED).collect();
-        Some(NtStatus(*random.pick(&all)))
+        self.fault = Some(Fault {
+            call,
+            is_midway: call == Call::Perform && random.percent(70),
+            after: *random.pick(&[0, 0, 1, 1, 2, 3]),
+            has_occurred: false,
+            status: NtStatus(*random.pick(&all)),
+        });
+        match self.fault {
+            Some(fault) if !fault.is_midway => Err(self.occurs(fault)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends a call of a redo. Returns whether it has failed midway.
+    pub fn end_redo(&mut self) -> bool {
+        let fault = self.fault.take();
+        fault.is_some_and(|fault| fault.is_midway && fault.has_occurred)
+    }
+
+    /// Returns the error of the next change, if it fails.
+    fn fails(&mut self) -> Option<NtStatus> {
+        let fault = self.fault.filter(|fault| fault.after == 0)?;
+        Some(self.occurs(fault))
+    }
+
+    /// Counts a fault that occurs.
+    fn occurs(&mut self, fault: Fault) -> NtStatus {
+        log::debug!("the disk fails: {fault:?}");
+        if !fault.has_occurred {
+            if let Some(journal) = &mut self.journal {
+                journal.faults_left = journal.faults_left.saturating_sub(1);
+            }
+            let count = self.redo_failures.entry((fault.call, fault.is_midway));
+            *count.or_default() += 1;
+        }
+        self.fault = Some(Fault {
+            has_occurred: true,
+            ..fault
+        });
+        self.has_failed = true;
+        fault.status
+    }
+
+    /// Counts a change that succeeds.
+    fn succeeds(&mut self) {
+        if let Some(fault) = &mut self.fault {
+            fault.after = fault.after.saturating_sub(1);
+        }
     }
 
     /// Returns whether a call of a redo has failed since the last call of this function.
@@ -227,11 +341,11 @@ impl Disk {
             has_failed: false,
             had_failed: false,
             to_fail: 0,
-            faults_left: if self.seed.is_multiple_of(2) {
-                FAULTS
-            } else {
-                0
+            faults_left: match self.seed.is_multiple_of(2) {
+                true => FAULTS,
+                false => 0,
             },
+            failing_percent: 5,
             clock,
             random: Random::new(self.seed, "syncs"),
             mutation,
@@ -242,6 +356,7 @@ impl Disk {
     pub fn killed(&mut self) {
         self.now.drop_nameless();
         self.is_starting = false;
+        self.fault = None;
         self.share_is_back();
         self.deaths.push(self.clock.now());
         if let Some(journal) = &mut self.journal {
@@ -310,7 +425,10 @@ impl Disk {
             let random = &mut journal.random;
             // A sync of the whole disk may take long.
             let long = Duration::from_millis(*random.pick(&[0, 100, 3000]));
-            let done = journal.clock.when_done(random) + long;
+            let mut done = journal.clock.when_done(random) + long;
+            if let Some(sickness) = self.sickness {
+                done = sickness.end_of_sync(journal.clock.now(), done);
+            }
             journal.syncing = Some((journal.changes.len(), done));
         }
     }
@@ -330,6 +448,7 @@ impl Disk {
 
     /// Returns whether the last sync has succeeded. `None`: it is in progress.
     pub fn synced(&mut self) -> Option<bool> {
+        let is_sick = self.fails_now();
         let Some(journal) = &mut self.journal else {
             return Some(true);
         };
@@ -339,15 +458,21 @@ impl Disk {
         if journal.clock.now() < due {
             return (journal.mutation == Some(Mutation::SyncNotAwaited)).then_some(true);
         }
-        if journal.to_fail > 0 {
-            journal.to_fail -= 1;
+        // The disk may fail in some places only, so that a redo fails and the sync after it does not.
+        let is_sick = is_sick && journal.random.percent(60);
+        if journal.to_fail > 0 || is_sick {
+            journal.to_fail = journal.to_fail.saturating_sub(1);
             self.fuse.step(Step::Sync);
             journal.fail(count);
             let is_last = journal.to_fail == 0;
             return Some(is_last && journal.mutation == Some(Mutation::SecondFailureBelieved));
         }
         let is_believed = journal.mutation == Some(Mutation::FailedSyncBelieved);
-        if journal.random.percent(if is_believed { 100 } else { 5 }) && !journal.has_failed {
+        let percent = match is_believed {
+            true => 100,
+            false => journal.failing_percent,
+        };
+        if journal.random.percent(percent) && !journal.has_failed {
             self.fuse.step(Step::Sync);
             journal.fail(count);
             return Some(is_believed);
@@ -367,29 +492,39 @@ impl Disk {
         Some(true)
     }
 
-    /// Waits for the end of the sync, and returns whether it has succeeded.
-    pub fn wait_synced(&mut self) -> bool {
+    /// Waits for the end of the sync.
+    pub fn await_sync(&mut self) {
         if let Some(journal) = &self.journal
             && let Some((_, due)) = journal.syncing
             && journal.mutation != Some(Mutation::SyncNotAwaited)
         {
             journal.clock.wait_until(due);
         }
-        self.synced().unwrap_or(false)
     }
 
     /// Creates an inode without a name.
-    pub fn make(&mut self, is_dir: bool, stamp: Option<OpenId>, attributes: u32) -> Ino {
+    ///
+    /// # Errors
+    /// The disk fails, as in all of these methods.
+    pub fn make(
+        &mut self,
+        is_dir: bool,
+        stamp: Option<OpenId>,
+        attributes: u32,
+    ) -> Result<Ino, NtStatus> {
         let ino = self.now.free_ino(self.next_ino);
         let inode = self.now.new_inode(is_dir, stamp, attributes);
-        self.step(Change::Make(ino, Box::new(inode)));
+        self.step(Change::Make(ino, Box::new(inode)))?;
         self.next_ino = self.next_ino.max(ino + 1);
-        ino
+        Ok(ino)
     }
 
     /// Stores which open has created an inode.
-    pub fn stamp(&mut self, ino: Ino, open: OpenId) {
-        self.step(Change::Stamp(ino, open));
+    ///
+    /// # Errors
+    /// As [`Disk::make`].
+    pub fn stamp(&mut self, ino: Ino, open: OpenId) -> Result<(), NtStatus> {
+        self.step(Change::Stamp(ino, open))
     }
 
     /// Removes the birth times of the file system from now on.
@@ -400,58 +535,94 @@ impl Disk {
     /// Adds a name to an inode.
     ///
     /// # Errors
-    /// The name exists already.
-    pub fn link(&mut self, dir: Ino, name: &str, ino: Ino) -> Result<(), Taken> {
+    /// OBJECT_NAME_COLLISION: the name exists already; as [`Disk::make`].
+    pub fn link(&mut self, dir: Ino, name: &str, ino: Ino) -> Result<(), NtStatus> {
         if self.entry(dir, name).is_some() {
             self.fuse.step(Step::Operation);
-            return Err(Taken);
+            return Err(NtStatus::OBJECT_NAME_COLLISION);
         }
-        self.step(Change::Link(dir, name.to_owned(), ino));
-        Ok(())
+        self.step(Change::Link(dir, name.to_owned(), ino))
     }
 
     /// Removes a name.
-    pub fn unlink(&mut self, dir: Ino, name: &str) {
-        self.step(Change::Unlink(dir, name.to_owned()));
+    ///
+    /// # Errors
+    /// As [`Disk::make`].
+    pub fn unlink(&mut self, dir: Ino, name: &str) -> Result<(), NtStatus> {
+        self.step(Change::Unlink(dir, name.to_owned()))
     }
 
     /// Renames a file, and replaces the file that has the new name, if there is one.
-    pub fn rename(&mut self, from: (Ino, &str), to: (Ino, &str)) {
+    ///
+    /// # Errors
+    /// As [`Disk::make`].
+    pub fn rename(&mut self, from: (Ino, &str), to: (Ino, &str)) -> Result<(), NtStatus> {
         self.step(Change::Rename(
             (from.0, from.1.to_owned()),
             (to.0, to.1.to_owned()),
-        ));
+        ))
     }
 
     /// Writes bytes, which may lie beyond the end.
-    pub fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8]) {
-        if self.fuse.crashes_at(Step::Operation) {
+    ///
+    /// # Errors
+    /// As [`Disk::make`]; a part of the bytes may have been written.
+    pub fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8]) -> Result<(), NtStatus> {
+        let crashes = self.fuse.crashes_at(Step::Operation);
+        let failure = self.fails();
+        if crashes || failure.is_some() {
             let mut random = Random::at_step(self.seed, self.fuse.steps(), "torn writes");
             let part = random.index(bytes.len() + 1);
             self.change(Change::Write(ino, offset, bytes[..part].to_vec()));
+        }
+        if crashes {
             self.fuse.crash();
         }
+        if let Some(status) = failure {
+            return Err(status);
+        }
+        self.succeeds();
         self.change(Change::Write(ino, offset, bytes.to_vec()));
+        Ok(())
     }
 
     /// Sets a file's length.
-    pub fn set_length(&mut self, ino: Ino, length: u64) {
-        self.step(Change::Length(ino, length));
+    ///
+    /// # Errors
+    /// As [`Disk::make`].
+    pub fn set_length(&mut self, ino: Ino, length: u64) -> Result<(), NtStatus> {
+        self.step(Change::Length(ino, length))
     }
 
     /// Sets attributes and times; `None` leaves a value unchanged.
-    pub fn set_basic(&mut self, ino: Ino, attributes: Option<u32>, times: [Option<FileTime>; 3]) {
-        self.step(Change::Basic(ino, attributes, times));
+    ///
+    /// # Errors
+    /// As [`Disk::make`].
+    pub fn set_basic(
+        &mut self,
+        ino: Ino,
+        attributes: Option<u32>,
+        times: [Option<FileTime>; 3],
+    ) -> Result<(), NtStatus> {
+        self.step(Change::Basic(ino, attributes, times))
     }
 
     /// Sets the marker of a share.
-    pub fn mark(&mut self, share: ShareId, number: u64) {
-        self.step(Change::Mark(share, number));
+    ///
+    /// # Errors
+    /// As [`Disk::make`].
+    pub fn mark(&mut self, share: ShareId, number: u64) -> Result<(), NtStatus> {
+        self.step(Change::Mark(share, number))
     }
 
-    fn step(&mut self, change: Change) {
+    fn step(&mut self, change: Change) -> Result<(), NtStatus> {
         self.fuse.step(Step::Operation);
+        if let Some(status) = self.fails() {
+            return Err(status);
+        }
+        self.succeeds();
         self.change(change);
+        Ok(())
     }
 
     fn change(&mut self, change: Change) {

@@ -4,8 +4,8 @@
 //! how such a request is answered, wherever the server crashes. Half of them fail before the intent is on record, the
 //! others after it.
 //!
-//! A disk that *fails for a while* does so during the redo after a power cut: the server then refuses to start, and is
-//! started again.
+//! A disk that *fails for a while* does so during the redo after a power cut: a call of the redo fails, at once or in the
+//! middle of its changes. The server then refuses to start, and is started again.
 
 use outlast_fsa::fileop::{FileOp, WriteAt};
 use outlast_fsa::status::NtStatus;
@@ -22,6 +22,19 @@ pub const STATUSES: [u32; 6] = [
     status::FILE_CLOSED,
     status::ACCESS_DENIED,
 ];
+
+/// The calls of a redo that may fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    /// A file is opened again.
+    Open,
+    /// An operation is done once more; it may fail after some of its changes.
+    Perform,
+    /// The marker is set.
+    Mark,
+    /// The marker is read.
+    ReadMarker,
+}
 
 /// The first bad offset; all files are shorter.
 const FROM: u64 = 1 << 24;

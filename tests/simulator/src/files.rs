@@ -1,4 +1,4 @@
-//! Implements the server's file system over the [`Disk`]: `prepare` makes an intent, and `perform` can be repeated with
+//! Implements the file system of a share over the [`Disk`]: `prepare` makes an intent, and `perform` can be repeated with
 //! it, as in `src/fs`.
 
 use std::cell::RefCell;
@@ -7,19 +7,18 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use outlast::server::files::FileSystem;
 use outlast_fsa::fileop::{
-    Actor, Change, Chunk, DirEntry, FileKey, FileOp, FileTime, Intent, KeptTimes, OpenId, Outcome,
-    ShareId, Times, Volume, WriteAt,
+    Actor, Chunk, DirEntry, FileKey, FileOp, FileTime, Intent, KeptTimes, OpenId, Outcome, ShareId,
+    Times, Volume, WriteAt,
 };
 use outlast_fsa::pattern::Pattern;
 use outlast_fsa::status::NtStatus;
-use outlast_smb::{OpenInfo, WatchInfo};
+use outlast_smb::OpenInfo;
 
 use crate::away::Away;
 use crate::disk::Disk;
 use crate::failing::{FailingRequests, What};
-use crate::faults;
+use crate::faults::{self, Call};
 use crate::image::Ino;
 use crate::mutation::Mutation;
 use crate::rules::Lacks;
@@ -50,6 +49,8 @@ pub struct Files {
     failing: FailingRequests,
     /// An operation is repeated after a power cut.
     repeats: bool,
+    /// The last operation was repeated.
+    has_repeated: bool,
     /// An operation is performed, not prepared.
     performs: bool,
     /// Files can be opened by handle; if not, only by path.
@@ -68,7 +69,7 @@ struct Descriptor {
     stopped: Times,
 }
 
-/// The number of the disk's only share directory.
+/// The number of the share directory on its disk.
 const DIRECTORY: ShareId = 0;
 
 impl Files {
@@ -97,6 +98,7 @@ impl Files {
             accounts: Accounts::new(absent, mutation),
             failing,
             repeats: false,
+            has_repeated: false,
             performs: false,
             handles: scenario.handles,
             lacks: scenario.lacks,
@@ -107,14 +109,12 @@ impl Files {
         }
     }
 
-    /// Returns the error of the disk, which may fail during a redo after a power cut.
-    fn fail_redo(&self) -> Result<(), NtStatus> {
-        match self.disk.borrow_mut().fault() {
-            Some(_) if self.mutation == Some(Mutation::FaultTakenForGone) => {
-                Err(NtStatus::FILE_CLOSED)
-            }
-            Some(status) => Err(status),
-            None => Ok(()),
+    /// Begins a call of a redo, at which the disk may fail.
+    fn begin_redo(&self, call: Call) -> Result<(), NtStatus> {
+        let begun = self.disk.borrow_mut().begin_redo(call);
+        match self.mutation {
+            Some(Mutation::FaultTakenForGone) => begun.map_err(|_| NtStatus::FILE_CLOSED),
+            _ => begun,
         }
     }
 
@@ -246,7 +246,7 @@ impl Files {
                     return Err(NtStatus::DIRECTORY_NOT_EMPTY);
                 }
                 let (dir, name) = disk.parent(path).ok_or(NtStatus::INTERNAL_ERROR)?;
-                disk.unlink(dir, name);
+                disk.unlink(dir, name)?;
             }
         }
         if let Intent::Close { metadata } = intent {
@@ -337,7 +337,7 @@ impl Files {
             let ino = self.ino(target)?;
             self.disk
                 .borrow_mut()
-                .write(ino, chunk.target_offset, &bytes);
+                .write(ino, chunk.target_offset, &bytes)?;
             written.push(chunk.length);
             if index + 1 < chunks.len() && self.failing.stops_after_a_chunk(self.path_of(target)) {
                 break;
@@ -356,7 +356,7 @@ impl Files {
             let outcome = self.execute(actor, op, intent)?;
             let ino = self.ino(op.open())?;
             let times = [None, None, times.write];
-            self.disk.borrow_mut().set_basic(ino, None, times);
+            self.disk.borrow_mut().set_basic(ino, None, times)?;
             return Ok(outcome);
         }
         log::debug!("perform {op:?}");
@@ -399,7 +399,7 @@ impl Files {
                     } if self.mutation == Some(Mutation::AppendsAgain) => self.length(*open)?,
                     _ => *offset,
                 };
-                self.disk.borrow_mut().write(ino, at, &data.together());
+                self.disk.borrow_mut().write(ino, at, &data.together())?;
                 Ok(Outcome::Written {
                     count: data.len() as u32,
                     offset: *offset,
@@ -429,7 +429,7 @@ impl Files {
                 let ino = open.ino;
                 self.disk
                     .borrow_mut()
-                    .set_basic(ino, basic.attributes, times);
+                    .set_basic(ino, basic.attributes, times)?;
                 Ok(Outcome::Unit)
             }
             (
@@ -440,7 +440,7 @@ impl Files {
                 _,
             ) => {
                 let ino = self.ino(*open)?;
-                self.disk.borrow_mut().set_length(ino, *length);
+                self.disk.borrow_mut().set_length(ino, *length)?;
                 Ok(Outcome::Unit)
             }
             (
@@ -452,7 +452,7 @@ impl Files {
             ) => {
                 if *allocation_size < self.length(*open)? {
                     let ino = self.ino(*open)?;
-                    self.disk.borrow_mut().set_length(ino, *allocation_size);
+                    self.disk.borrow_mut().set_length(ino, *allocation_size)?;
                 }
                 Ok(Outcome::Unit)
             }
@@ -460,7 +460,7 @@ impl Files {
                 let beyond = (*beyond).min(self.length(*open)?);
                 let ino = self.ino(*open)?;
                 let zeros = vec![0; beyond.saturating_sub(*from) as usize];
-                self.disk.borrow_mut().write(ino, *from, &zeros);
+                self.disk.borrow_mut().write(ino, *from, &zeros)?;
                 Ok(Outcome::Unit)
             }
             (FileOp::Rename { .. }, intent) => self.rename(intent),
@@ -512,13 +512,18 @@ impl Files {
     }
 }
 
-impl FileSystem for Files {
-    fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
+impl Files {
+    /// As [`FileSystem::prepare`](outlast::server::files::FileSystem::prepare), like the following methods.
+    ///
+    /// # Errors
+    /// The operation's answer.
+    pub fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
         assert_eq!(actor.share, self.share, "another share's files: {op:?}");
         self.is_there(op)?;
         faults::meet(op, true)?;
         self.meet(What::Prepare, op)?;
         if !matches!(op, FileOp::Close { delete: None, .. }) {
+            self.disk.borrow().meet_sickness()?;
             self.reopen_files(op)?;
         }
         self.look_up_account(actor, op)?;
@@ -526,7 +531,11 @@ impl FileSystem for Files {
         self.keeping(op, intent)
     }
 
-    fn perform(
+    /// Performs an operation.
+    ///
+    /// # Errors
+    /// The operation's answer.
+    pub fn perform(
         &mut self,
         actor: &Actor,
         op: &FileOp,
@@ -535,19 +544,27 @@ impl FileSystem for Files {
         assert_eq!(actor.share, self.share, "another share's files: {op:?}");
         self.is_there(op)?;
         self.performs = true;
+        self.has_repeated = self.repeats;
         let outcome = self.execute(actor, op, intent);
         self.performs = false;
         outcome
     }
 
-    fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
+    /// Opens a file again.
+    ///
+    /// # Errors
+    /// It does not exist any more, or the disk fails.
+    pub fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
         if open.open == AGAIN {
-            self.fail_redo()?;
+            let begun = self.begin_redo(Call::Open);
+            self.disk.borrow_mut().end_redo();
+            begun?;
         }
         self.open_again(open)
     }
 
-    fn remember(&mut self, open: OpenInfo) {
+    /// Notes an open from before a recovery.
+    pub fn remember(&mut self, open: OpenInfo) {
         self.opens.remove(&open.open);
         let watches = open.watch.is_some() && !self.is_offline();
         if watches && self.open_again(&open).is_ok() {
@@ -556,85 +573,102 @@ impl FileSystem for Files {
         self.closed.insert(open.open, open);
     }
 
-    fn may_have_changed(&mut self, open: OpenId, _watch: WatchInfo, since: FileTime) -> bool {
+    /// Returns whether what an open watches may have changed after this wall time without the server noticing.
+    pub fn may_have_changed(&mut self, open: OpenId, since: FileTime) -> bool {
         let ino = self.ino(open);
         ino.is_ok_and(|ino| self.disk.borrow_mut().has_changed(ino, since_start(since)))
     }
 
-    fn forget(&mut self, open: OpenId) {
+    /// Closes an open.
+    pub fn forget(&mut self, open: OpenId) {
         self.opens.remove(&open);
         self.closed.remove(&open);
     }
 
-    fn changes(&mut self) -> Vec<Change> {
-        self.look_for_share();
-        Vec::new()
-    }
-
-    fn discard_changes(&mut self) {}
-
-    fn found_roots(&mut self) -> Vec<(ShareId, FileKey)> {
-        self.take_found().into_iter().collect()
-    }
-
-    fn offline(&self) -> Vec<ShareId> {
-        let share = self.is_offline().then_some(self.share);
-        share.into_iter().collect()
-    }
-
-    fn expect_root(&mut self, share: ShareId, key: FileKey) {
-        self.expect(share, key);
-    }
-
-    fn pause(&mut self, time: Duration) {
+    /// Lets time pass.
+    pub fn pause(&mut self, time: Duration) {
         if self.place.is_some() {
             self.disk.borrow_mut().pause(time);
         }
     }
 
-    fn perform_again(
+    /// Performs an operation once more, after a power cut or a failed sync. The disk may fail midway.
+    ///
+    /// # Errors
+    /// The operation's answer.
+    pub fn perform_again(
         &mut self,
         actor: &Actor,
         op: &FileOp,
         intent: &Intent,
-        _as_server: bool,
     ) -> Result<Outcome, NtStatus> {
-        self.fail_redo()?;
+        if let Err(status) = self.begin_redo(Call::Perform) {
+            self.disk.borrow_mut().end_redo();
+            return Err(status);
+        }
         if let Some(outcome) = left_out(op, self.mutation) {
             return Ok(outcome);
         }
         self.repeats = true;
         let outcome = self.perform(actor, op, intent);
         self.repeats = false;
-        outcome
-    }
-
-    fn mark(&mut self, share: ShareId, number: u64) -> std::io::Result<()> {
-        assert_eq!(share, self.share, "another share's marker");
-        self.disk.borrow_mut().mark(DIRECTORY, number);
-        Ok(())
-    }
-
-    fn marked(&mut self, share: ShareId) -> std::io::Result<u64> {
+        let has_failed = self.disk.borrow_mut().end_redo();
         match self.mutation {
-            Some(Mutation::MarkerIgnored) => Ok(0),
-            _ if share != self.share => Ok(0),
-            _ => Ok(self.disk.borrow().marked(DIRECTORY)),
+            Some(Mutation::MidwayTakenForDone) if has_failed && outcome.is_err() => {
+                Ok(Outcome::Unit)
+            }
+            Some(Mutation::MidwayTakenForGone) if has_failed => {
+                outcome.map_err(|_| NtStatus::FILE_CLOSED)
+            }
+            _ => outcome,
         }
     }
 
-    fn begin_sync(&mut self) {
+    /// Sets the marker of the share. In a redo the disk may fail.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn mark(&mut self, number: u64) -> std::io::Result<()> {
+        let mut disk = self.disk.borrow_mut();
+        let begun = match self.has_repeated {
+            true => disk.begin_redo(Call::Mark),
+            false => Ok(()),
+        };
+        let marked = begun.and_then(|()| disk.mark(DIRECTORY, number));
+        disk.end_redo();
+        marked.map_err(std::io::Error::other)
+    }
+
+    /// Returns the marker of the share.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn marked(&mut self) -> std::io::Result<u64> {
+        match self.mutation {
+            Some(Mutation::MarkerIgnored) => Ok(0),
+            _ => {
+                let mut disk = self.disk.borrow_mut();
+                let begun = disk.begin_redo(Call::ReadMarker);
+                disk.end_redo();
+                begun.map_err(std::io::Error::other)?;
+                Ok(disk.marked(DIRECTORY))
+            }
+        }
+    }
+
+    /// Begins a sync.
+    pub fn begin_sync(&mut self) {
         self.disk.borrow_mut().begin_sync();
     }
 
-    fn synced(&mut self) -> Option<Vec<ShareId>> {
-        let synced = self.disk.borrow_mut().synced()?;
-        Some((!synced).then_some(self.share).into_iter().collect())
+    /// Returns whether the sync has succeeded. `None`: it is in progress.
+    pub fn poll_sync(&mut self) -> Option<bool> {
+        self.disk.borrow_mut().synced()
     }
 
-    fn wait_synced(&mut self) -> Vec<ShareId> {
-        let synced = self.disk.borrow_mut().wait_synced();
-        (!synced).then_some(self.share).into_iter().collect()
+    /// Waits for the end of the sync.
+    pub fn await_sync(&mut self) {
+        self.disk.borrow_mut().await_sync();
     }
 }
 

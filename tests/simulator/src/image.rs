@@ -8,7 +8,7 @@ use outlast_fsa::fileop::{FileHandle, FileKey, FileTime, Metadata, OpenId, Share
 /// The number of an inode.
 pub type Ino = u64;
 
-/// The root directory of the one share.
+/// The root directory of the share.
 pub const ROOT: Ino = 1;
 
 /// The times of a new file: the simulated disk has no clock.
@@ -85,6 +85,8 @@ pub struct Image {
     inodes: BTreeMap<Ino, Inode>,
     markers: BTreeMap<ShareId, u64>,
     generation: u32,
+    /// The number of its file system.
+    device: u64,
     /// There are no birth times: the number of a deleted file is used again, and nothing distinguishes the two files.
     has_no_births: bool,
 }
@@ -123,6 +125,7 @@ impl Default for Image {
             inodes: BTreeMap::new(),
             markers: BTreeMap::new(),
             generation: 0,
+            device: 1,
             has_no_births: false,
         };
         let root = Inode {
@@ -147,6 +150,11 @@ impl Image {
             times: [BEGINNING; 3],
             generation: self.generation,
         }
+    }
+
+    /// Sets the number of its file system.
+    pub fn set_device(&mut self, device: u64) {
+        self.device = device;
     }
 
     /// Uses the numbers of deleted files again from now on.
@@ -196,7 +204,7 @@ impl Image {
     pub fn key(&self, ino: Ino) -> FileKey {
         let generation = self.inode(ino).map_or(0, |inode| inode.generation);
         FileKey {
-            dev: 1,
+            dev: self.device,
             ino,
             birth_ns: generation.into(),
         }

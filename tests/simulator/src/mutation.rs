@@ -61,6 +61,16 @@ pub enum Mutation {
     SecondFailureBelieved,
     /// After a power cut an error of the disk is treated as a deleted file.
     FaultTakenForGone,
+    /// An operation that fails midway, when it is done once more, is treated as done.
+    MidwayTakenForDone,
+    /// An operation that fails midway, when it is done once more, is treated as one on a deleted file.
+    MidwayTakenForGone,
+    /// Of two file systems only the first one's sync counts.
+    OneSyncCounts,
+    /// The failed sync of one file system is treated as a failure of all.
+    FailureOfAll,
+    /// The marker of another file system is read.
+    MarkerOfAnother,
     /// After a power cut operations of this name are not repeated.
     RedoWithout(&'static str),
     /// The marker reaches the medium before the changes that it covers.
@@ -193,6 +203,11 @@ impl Mutation {
             FailedSyncBelieved,
             SecondFailureBelieved,
             FaultTakenForGone,
+            MidwayTakenForDone,
+            MidwayTakenForGone,
+            OneSyncCounts,
+            FailureOfAll,
+            MarkerOfAnother,
             RedoWithout("rename"),
             RedoWithout("link"),
             RedoWithout("delete"),
@@ -254,6 +269,11 @@ impl Mutation {
                 | Mutation::FailedSyncBelieved
                 | Mutation::SecondFailureBelieved
                 | Mutation::FaultTakenForGone
+                | Mutation::MidwayTakenForDone
+                | Mutation::MidwayTakenForGone
+                | Mutation::OneSyncCounts
+                | Mutation::FailureOfAll
+                | Mutation::MarkerOfAnother
                 | Mutation::RedoWithout(_)
                 | Mutation::MarkerFirst
                 | Mutation::MarkerIgnored
@@ -315,6 +335,9 @@ impl Mutation {
                 failing::is_of(scenario.seed)
             }
             Mutation::SecondFailureBelieved => scenario.power.is_some_and(|it| it.fails_twice),
+            Mutation::OneSyncCounts | Mutation::FailureOfAll | Mutation::MarkerOfAnother => {
+                scenario.sickness.is_some()
+            }
             Mutation::UnstampedTakenForAnothers => scenario.lacks.links,
             Mutation::ErrorMidwaySwallowed => scenario.ops.iter().any(|op| {
                 let failure = op.failure.map(|failure| failure.what);

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::away::AGAIN_AFTER;
 use crate::board::{Board, Seen};
 use crate::client::{Client, Profile, Response};
 use crate::failing::{Failed, What};
@@ -20,8 +19,10 @@ mod outages;
 use bodies::{PAGE_BYTES, body, masked, names, text};
 use loss::Loss;
 
-/// The share that all clients use.
+/// The share that the clients use.
 pub const SHARE: &str = "pub";
+/// The share of some of them, on another file system.
+pub const SECOND_SHARE: &str = "apart";
 /// Login name.
 pub const USER: &str = "ann";
 /// Password.
@@ -79,9 +80,13 @@ pub struct Player {
     awaited: usize,
     trees: Vec<u32>,
     user: String,
+    /// The share that it uses.
+    share: &'static str,
+    /// The time from which its share may refuse requests because its file system is sick.
+    sick_from: Option<Duration>,
     /// The state of a client that loses something by a new configuration.
     loss: Option<Loss>,
-    /// The time at which it repeats a request that was refused because the share was missing.
+    /// The time at which it repeats a request that was refused because the share was missing, or sick.
     repeats_at: Option<Duration>,
     /// The time at which its present stage began.
     stage_since: Duration,
@@ -113,6 +118,10 @@ impl Player {
             awaited: ops.len() - later.count(),
             trees: Vec::new(),
             user: scenario.users()[index].clone(),
+            share: scenario.share_of(index),
+            sick_from: (scenario.sickness)
+                .filter(|_| scenario.is_apart(index))
+                .map(|sickness| sickness.from),
             loss: Loss::of(scenario, index),
             repeats_at: None,
             stage_since: Duration::ZERO,
@@ -214,7 +223,7 @@ impl Player {
             Stage::Proving => {
                 self.client.logged_in(response);
                 self.stage = Stage::Mounting;
-                self.client.connect_tree(SHARE)
+                self.client.connect_tree(self.share)
             }
             Stage::Mounting => {
                 self.client.tree_connected(response);
@@ -270,8 +279,8 @@ impl Player {
         {
             return self.forget(op, board);
         }
-        if self.finds_share_missing(&op, &answers, board) {
-            self.repeats_at = Some(now + AGAIN_AFTER);
+        if let Some(delay) = self.is_refused_for_now(&op, &answers, board, now) {
+            self.repeats_at = Some(now + delay);
             return self.forget(op, board);
         }
         if self.is_refused(&op, &answers) {
@@ -293,7 +302,13 @@ impl Player {
                 self.check(&op, *part, response, verdict, board.may_send_enum_dir);
             }
             self.learn(&op.verbs[*part], response, board);
-            seen.push((response.status, masked(response)));
+            let verb = &op.verbs[*part];
+            // MS-SMB2 3.3.5.10: a CLOSE has no attributes if they cannot be read, as while the share is isolated.
+            let body = match self.sick_from.is_some() && matches!(verb, Verb::Close { .. }) {
+                true => Vec::new(),
+                false => masked(response),
+            };
+            seen.push((response.status, body));
         }
         self.names.clear();
         board.seen.insert(id, seen);
@@ -432,7 +447,7 @@ impl Player {
         }
         let repeats = self.repeats_at.take().is_some();
         if repeats && self.stage == Stage::Mounting {
-            let message = self.client.connect_tree(SHARE);
+            let message = self.client.connect_tree(self.share);
             self.purposes.insert(message, Purpose::Stage);
             self.stage_since = now;
         }

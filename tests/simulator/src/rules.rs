@@ -5,6 +5,7 @@ use crate::failing;
 use crate::limits::Limits;
 use crate::random::Random;
 use crate::revocation::Revocation;
+use crate::sickness;
 
 /// The features of ext4, XFS and btrfs that a share's file system lacks, as FUSE and NFS do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub struct Rules {
     pub has_no_links: bool,
     /// A client loses something by a new configuration.
     pub revocation: Option<Revocation>,
+    /// The first client of the second share, if the scenario may have two.
+    pub first_apart: Option<usize>,
 }
 
 impl Rules {
@@ -58,6 +61,7 @@ impl Rules {
             without_account: has_user_without_account.then(|| random.index(clients)),
             has_no_links: Lacks::of(seed).links,
             revocation: Revocation::of(seed, clients),
+            first_apart: sickness::first_apart(seed, clients),
         }
     }
 
@@ -66,5 +70,6 @@ impl Rules {
     pub fn is_alone(&self, client: usize) -> bool {
         let victim = self.revocation.map(|revocation| revocation.victim);
         [self.without_account, victim].contains(&Some(client))
+            || self.first_apart.is_some_and(|first| client >= first)
     }
 }

@@ -11,6 +11,7 @@ use crate::branches;
 use crate::clock::Speed;
 use crate::configuration;
 use crate::failing::What;
+use crate::faults::Call;
 use crate::fuse::Step;
 use crate::image::Look;
 use crate::judge::{Contents, judge};
@@ -90,6 +91,10 @@ pub struct Report {
     pub wrapped: bool,
     /// The number of requests that have failed once, by the part that failed.
     pub failed: BTreeMap<What, u32>,
+    /// The number of failures of a redo, by the call that failed, and whether it failed midway.
+    pub redo_failures: BTreeMap<(Call, bool), u32>,
+    /// The number of requests that were refused because their share's file system was sick.
+    pub refused: u32,
     /// A client has lost something by a new configuration.
     pub revoked: bool,
     /// What the clients have observed.
@@ -197,15 +202,18 @@ impl World {
         } = self;
         self.turns.push(server.fuse.steps());
         net.turn(*now, &scenario.ops, board);
+        if scenario.sickness.is_some() {
+            server.disks.last().is_in_doubt = scenario.is_in_doubt(&board.under_way);
+        }
         server.turn(*now, net);
         board.outages.clone_from(&server.outages);
         board.stops.clone_from(&server.stops);
         if scenario.has_outages_of_share {
-            board.away = server.disk.borrow().away().to_vec();
+            board.away = server.disks.first().away().to_vec();
         }
         board.revoked = server.has_revoked;
         board.vacant = server.is_empty();
-        board.may_send_enum_dir = server.disk.borrow().may_send_enum_dir;
+        board.may_send_enum_dir = server.disks.may_send_enum_dir();
         net.turn(*now, &scenario.ops, board);
         self.is_over() || {
             self.pass_time();
@@ -217,12 +225,20 @@ impl World {
         if !(self.net.is_done() && self.server.is_empty()) {
             return false;
         }
-        let power = self.scenario.power;
-        if power.is_some_and(|power| power.fails_twice) && self.failing_until.is_none() {
-            self.server.disk.borrow_mut().fail_two_syncs();
-            self.failing_until = Some(self.now + FAILING);
+        let Scenario {
+            power, sickness, ..
+        } = self.scenario;
+        let fails_twice = power.is_some_and(|power| power.fails_twice);
+        if (fails_twice || sickness.is_some()) && self.failing_until.is_none() {
+            let is_well_from = sickness.map_or(Duration::ZERO, |sickness| sickness.until);
+            self.failing_until = Some(self.now.max(is_well_from) + FAILING);
+            if fails_twice {
+                self.server.disks.last().fail_two_syncs();
+            }
         }
-        self.failing_until.is_none_or(|until| self.now >= until)
+        let is_past = self.failing_until.is_none_or(|until| self.now >= until);
+        // A share that is isolated must be served again some time.
+        is_past && (sickness.is_none() || self.server.serves_all_shares())
     }
 
     fn pass_time(&mut self) {
@@ -263,10 +279,10 @@ impl World {
         let revocation = scenario.rules.revocation.filter(|_| board.revoked);
         let of_revocation = revocation.map(|revocation| {
             let outcomes = revocation.outcomes(&scenario.ops, &answered(board), scenario.rules);
-            one_of(&server.disk.borrow().contents(), outcomes)
+            one_of(&server.disks.contents(), outcomes)
         });
         let files = of_revocation.as_ref().unwrap_or(files);
-        compare_files(&server.disk.borrow().contents(), files, "");
+        compare_files(&server.disks.contents(), files, "");
         for (op, from, to) in &board.waits {
             let served = board.served(*from, *to);
             assert!(
@@ -283,16 +299,12 @@ impl World {
         let (kinds, turns) = (server.fuse.take_kinds(), std::mem::take(&mut self.turns));
         let (crashes, cuts, reboots) = (server.crashes, server.cuts, server.reboots);
         server.cut_at_the_end(net);
-        compare_files(
-            &server.disk.borrow().contents(),
-            files,
-            " after the last power cut",
-        );
+        compare_files(&server.disks.contents(), files, " after the last power cut");
         let transcript = Transcript {
             breaks: board.breaks().clone(),
             seen: std::mem::take(&mut board.seen),
             credits: std::mem::take(&mut board.credits),
-            looks: server.disk.borrow().looks(),
+            looks: server.disks.looks(),
         };
         if let Some(reference) = reference {
             match revocation {
@@ -313,6 +325,8 @@ impl World {
             reboots,
             wrapped,
             failed: std::mem::take(&mut board.failed),
+            redo_failures: server.disks.redo_failures(),
+            refused: board.refused,
             revoked: board.revoked,
             transcript,
         }

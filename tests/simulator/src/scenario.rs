@@ -16,6 +16,7 @@ use crate::player::USER;
 use crate::random::Random;
 use crate::revocation;
 use crate::rules::{Lacks, Rules};
+use crate::sickness::{self, Sickness};
 use crate::unauthenticated::Unauthenticated;
 use crate::workload::{self, Op};
 
@@ -78,6 +79,8 @@ pub struct Scenario {
     pub lacks: Lacks,
     /// The share is missing for a while in later lives.
     pub has_outages_of_share: bool,
+    /// There are two shares on two file systems, and the second one is sick for a while.
+    pub sickness: Option<Sickness>,
     /// The mutation of the server.
     pub mutation: Option<Mutation>,
     /// The state is compared with the fold of the records, and each frame with the committed state. If not, only the
@@ -127,7 +130,7 @@ impl Scenario {
         match durability {
             Durability::Any if !seed.is_multiple_of(3) => scenario.with_outages_of_share(),
             Durability::Process => scenario.with_outages_of_share(),
-            Durability::Any | Durability::Power => scenario.under_power(),
+            Durability::Any | Durability::Power => scenario.under_power().with_two_file_systems(),
         }
     }
 
@@ -141,6 +144,7 @@ impl Scenario {
         let scenario = Scenario::with(seed, size, durability);
         Scenario {
             pair: Some(Plan::of(seed, scenario.power.is_some())),
+            sickness: None,
             lost: Lost::Frames,
             outage: scenario.outage.min(Duration::from_secs(1)),
             ..scenario
@@ -204,7 +208,7 @@ impl Scenario {
             Size::Small => (1 + random.index(2), 3 + random.index(4)),
             Size::Usual => (1 + random.index(3), 12 + random.index(16)),
         };
-        let clients = match revocation::is_of(seed) {
+        let clients = match revocation::is_of(seed) || sickness::is_of(seed) {
             true => clients.max(2),
             false => clients,
         };
@@ -270,6 +274,7 @@ impl Scenario {
                 _ => None,
             },
             has_outages_of_share: false,
+            sickness: None,
             mutation: None,
             sees_inside: true,
             reboot_at: random.percent(30).then(|| 50 + random.below(600)),

@@ -2,10 +2,8 @@
 //! disk.
 
 use std::any::Any;
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +15,7 @@ use outlast_stack::{Lost, RxChecksum, RxFrame, TxFrame};
 
 use crate::clock::Clock;
 use crate::configuration::{smb_config, stack_config};
-use crate::disk::Disk;
 use crate::failing::FailingRequests;
-use crate::files::Files;
 use crate::fuse::{Crash, Fuse};
 use crate::inspect::Inspector;
 use crate::memory::Nvram;
@@ -32,6 +28,7 @@ use crate::shadow::Shadow;
 use crate::sink::SinkFile;
 use crate::standby::Standby;
 use crate::trace;
+use crate::volumes::{Disks, Volumes};
 use two::Kept;
 
 mod begin;
@@ -47,8 +44,8 @@ const TURNS: usize = 10_000;
 pub struct Server {
     /// Counts the steps, and crashes the server at the planned ones.
     pub fuse: Fuse,
-    /// The disk, which outlives the server.
-    pub disk: Rc<RefCell<Disk>>,
+    /// The disks of the shares, which outlive the server.
+    pub disks: Disks,
     /// Requests that fail once.
     pub failing: FailingRequests,
     nvram: Arc<Nvram>,
@@ -120,7 +117,7 @@ enum End {
 
 /// The life of one worker.
 struct Life {
-    machine: Machine<Files>,
+    machine: Machine<Volumes>,
     /// The service time at its beginning, and the simulated time of that.
     base: Duration,
     began: Duration,
@@ -132,12 +129,7 @@ impl Server {
     pub fn new(scenario: &Scenario, device: MemoryDevice) -> Server {
         let fuse = Fuse::default();
         let clock = Clock::default();
-        let mut disk = Disk::new(fuse.clone(), scenario.seed, clock.clone());
-        if scenario.lacks.births {
-            disk.forget_births();
-        }
         let sink = scenario.power.map(|_| {
-            disk.keep_journal(clock.clone(), scenario.mutation);
             SinkFile::new(
                 scenario.nvram_bytes,
                 fuse.clone(),
@@ -157,7 +149,7 @@ impl Server {
             node: 0,
             outbox: VecDeque::new(),
             stopped: None,
-            disk: Rc::new(RefCell::new(disk)),
+            disks: Disks::new(scenario, &fuse, &clock),
             failing: FailingRequests::default(),
             nvram,
             shipped: sink.as_ref().map(|_| new_shadow(scenario)),
@@ -200,6 +192,13 @@ impl Server {
         })
     }
 
+    /// Returns whether the server serves all shares.
+    #[must_use]
+    pub fn serves_all_shares(&self) -> bool {
+        let machine = self.life.as_ref().map(|life| &life.machine);
+        machine.is_some_and(|machine| machine.share_problems().is_empty())
+    }
+
     /// Returns the used and the total bytes of the log, and whether its ring has wrapped.
     #[must_use]
     pub fn log_space(&self) -> (u64, u64, bool) {
@@ -234,7 +233,7 @@ impl Server {
             .next_deadline()
             .map(|at| now + at.saturating_sub(service));
         let flushed = self.sink.as_ref().and_then(SinkFile::due);
-        let synced = self.disk.borrow().due();
+        let synced = self.disks.due();
         [deadline, self.device.next_arrival(), flushed, synced]
             .into_iter()
             .flatten()
@@ -303,13 +302,13 @@ impl Server {
         if let Some(life) = life.filter(|_| self.is(Mutation::LastWords)) {
             self.end_connections(life, now);
         }
-        self.disk.borrow_mut().killed();
+        self.disks.killed();
         self.failing.killed();
         self.follow();
         if let End::Cut | End::System = end {
             log::debug!("the machine is down: {end:?}");
             let mut random = self.chance("power cut");
-            self.disk.borrow_mut().cut(&mut random);
+            self.disks.cut(&mut random);
             self.nvram.cut(&mut random);
             if let Some(sink) = &self.sink {
                 sink.cut(&mut random);

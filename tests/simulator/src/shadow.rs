@@ -10,8 +10,8 @@ use outlast_nvram::codec;
 use outlast_smb::Smb;
 use outlast_stack::Stack;
 
-use crate::files::Files;
 use crate::log_format::Entry;
+use crate::volumes::Volumes;
 
 /// The fold of the committed records.
 pub struct Shadow {
@@ -160,7 +160,7 @@ impl Shadow {
     ///
     /// # Panics
     /// The server's state is not the fold of the records.
-    pub fn compare(&self, machine: &Machine<Files>) {
+    pub fn compare(&self, machine: &Machine<Volumes>) {
         assert!(
             self.stack.durable().eq(machine.stack().durable()),
             "TCP's state is not the fold of the records"

@@ -10,12 +10,12 @@ use outlast::server::machine::Machine;
 use outlast::server::record::Record;
 use outlast_nvram::{Error, Memory, VecMemory, codec};
 
-use crate::files::Files;
 use crate::log_format::{self, HEAD_AT, RING_AT, TAIL_AT};
 use crate::memory::Nvram;
 use crate::mutation::Mutation;
 use crate::random::Random;
 use crate::scenario::Scenario;
+use crate::volumes::Volumes;
 
 /// The percentages of turns after which it reads on.
 const PACES: [u64; 3] = [3, 30, 100];
@@ -81,7 +81,7 @@ impl Standby {
     ///
     /// # Panics
     /// The log cannot be followed, or the follower's state is not the server's.
-    pub fn turn(&mut self, server: &Machine<Files>) {
+    pub fn turn(&mut self, server: &Machine<Volumes>) {
         let (Some(pace), Some(follower)) = (self.pace, &mut self.follower) else {
             return;
         };

@@ -2,6 +2,7 @@
 
 mod copies;
 pub mod limits;
+mod steps;
 pub mod uploads;
 
 use crate::failing::{self, RequestFailure};
@@ -191,6 +192,7 @@ pub fn generate(seed: u64, leases: &[bool], length: usize, rules: Rules) -> Vec<
         maker.make_home(client);
     }
     maker.copy_in_chunks(0);
+    maker.make_in_steps(seed);
     while maker.ops.len() < length {
         if maker.random.percent(25) {
             maker.meeting();

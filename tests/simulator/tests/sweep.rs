@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use outlast_simulator::branches::{Branches, Course};
 use outlast_simulator::failing;
+use outlast_simulator::faults::Call;
 use outlast_simulator::fuse::Step;
 use outlast_simulator::kinds::Kind;
 use outlast_simulator::run::{Report, run};
@@ -13,7 +14,7 @@ use outlast_simulator::scenario::{Durability, Scenario, Size};
 use outlast_simulator::sweep::{Budget, Pairs, Tried, reference, size_of, sweep};
 
 /// The seeds of the scenarios: enough of them to have every kind.
-const SEEDS: [Range<u64>; 4] = [0..56, 73..74, 331..332, 363..364];
+const SEEDS: [Range<u64>; 5] = [0..56, 73..74, 331..332, 363..364, 375..376];
 /// The minimum number of crash points.
 const POINTS: u64 = 40_000;
 
@@ -68,6 +69,9 @@ fn kinds_of(scenario: &Scenario) -> Vec<String> {
         ("IPv6", scenario.ipv6),
     ];
     let revocation = rules.revocation.map(|it| format!("{:?} revoked", it.how));
+    let sickness = scenario
+        .sickness
+        .map(|it| format!("a share that {:?}", it.how));
     let unauthenticated = scenario
         .unauthenticated
         .map(|it| format!("{it:?} without a login"));
@@ -77,6 +81,7 @@ fn kinds_of(scenario: &Scenario) -> Vec<String> {
         .map(|(kind, _)| kind.to_owned())
         .chain(revocation)
         .chain(unauthenticated)
+        .chain(sickness)
         .collect()
 }
 
@@ -95,7 +100,7 @@ fn every_kind_of_scenario_is_swept() {
     };
     let swept = kinds(&mut SEEDS.into_iter().flatten());
     assert_eq!(swept, kinds(&mut (0..5_000)));
-    assert_eq!(swept.len(), 20, "{swept:?}");
+    assert_eq!(swept.len(), 22, "{swept:?}");
 }
 
 /// Repeats runs that have failed. A waiting lock and a waiter for an oplock break did not continue after a crash, as
@@ -245,4 +250,34 @@ fn every_kind_of_failure_comes_about() {
     }
     assert_eq!(failed.len(), 5, "{failed:?}");
     assert!(revoked.len() > 2, "{revoked:?}");
+}
+
+/// A redo fails in each of its parts, at once and midway, on one file system and on one of two, whose share is isolated
+/// then.
+#[test]
+fn a_redo_fails_in_every_part() {
+    let (mut alone, mut of_two) = (BTreeSet::new(), BTreeSet::new());
+    let mut refused = 0;
+    for seed in [6, 12, 18, 39, 54, 66, 72, 87, 119] {
+        let scenario = Scenario::with(seed, Size::Usual, Durability::Power);
+        for step in (1..20).map(|part| part * 70) {
+            let report = run(&scenario, &[step], None).unwrap_or_else(|what| panic!("{what}"));
+            let failures = match scenario.sickness {
+                Some(_) => &mut of_two,
+                None => &mut alone,
+            };
+            failures.extend(report.redo_failures.into_keys());
+            refused += report.refused;
+        }
+    }
+    let all = [
+        (Call::Open, false),
+        (Call::Perform, false),
+        (Call::Perform, true),
+        (Call::Mark, false),
+        (Call::ReadMarker, false),
+    ];
+    assert_eq!(alone, BTreeSet::from(all));
+    assert_eq!(of_two, BTreeSet::from(all));
+    assert!(refused > 100, "{refused} requests");
 }

@@ -29,34 +29,32 @@ impl Maker {
         // The private name may be left by an attempt before a crash, even if the file has its own name by now.
         let private = private(op.open);
         if disk.entry(dir, &private).is_some() {
-            disk.unlink(dir, &private);
+            disk.unlink(dir, &private)?;
         }
         if let Some((ino, _)) = disk.find(path) {
             return self.finish(disk, op, ino);
         }
         if op.must_be_dir {
-            let ino = disk.make(true, Some(op.open), op.attributes & !ARCHIVE);
-            let _ = disk.link(dir, &private, ino);
-            disk.rename((dir, &private), (dir, name));
+            let ino = disk.make(true, Some(op.open), op.attributes & !ARCHIVE)?;
+            disk.link(dir, &private, ino)?;
+            disk.rename((dir, &private), (dir, name))?;
             return Ok(ino);
         }
         if self.lacks.noreplace && self.lacks.links {
-            let ino = disk.make(false, None, 0);
-            let _ = disk.link(dir, name, ino);
-            complete(disk, op, ino);
+            let ino = disk.make(false, None, 0)?;
+            disk.link(dir, name, ino)?;
+            complete(disk, op, ino)?;
             return Ok(ino);
         }
-        let ino = disk.make(false, Some(op.open), op.attributes | ARCHIVE);
+        let ino = disk.make(false, Some(op.open), op.attributes | ARCHIVE)?;
         if self.lacks.noreplace {
-            let _ = disk.link(dir, &private, ino);
+            disk.link(dir, &private, ino)?;
         }
-        let linked = disk.link(dir, name, ino);
+        disk.link(dir, name, ino)?;
         if self.lacks.noreplace {
-            disk.unlink(dir, &private);
+            disk.unlink(dir, &private)?;
         }
-        linked
-            .map(|()| ino)
-            .map_err(|_| NtStatus::OBJECT_NAME_COLLISION)
+        Ok(ino)
     }
 
     /// Handles a name that is in use: by this open, before a crash, or by another one.
@@ -75,14 +73,14 @@ impl Maker {
             return Err(NtStatus::OBJECT_NAME_COLLISION);
         }
         if gets_its_name_first {
-            complete(disk, op, ino);
+            complete(disk, op, ino)?;
         }
         Ok(ino)
     }
 }
 
 /// Sets the stamp and the attributes of a new file.
-fn complete(disk: &mut Disk, op: &CreateOp, ino: Ino) {
-    disk.stamp(ino, op.open);
-    disk.set_basic(ino, Some(op.attributes | ARCHIVE), [None; 3]);
+fn complete(disk: &mut Disk, op: &CreateOp, ino: Ino) -> Result<(), NtStatus> {
+    disk.stamp(ino, op.open)?;
+    disk.set_basic(ino, Some(op.attributes | ARCHIVE), [None; 3])
 }

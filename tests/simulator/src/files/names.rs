@@ -67,7 +67,7 @@ impl Files {
                 let Some(ino) = found.filter(|ino| disk.key(*ino) == existing.key) else {
                     return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
                 };
-                (ino, overwrite(&mut disk, ino, op))
+                (ino, overwrite(&mut disk, ino, op)?)
             }
             None => {
                 let maker = Maker {
@@ -197,10 +197,8 @@ impl Files {
         }
         let (dir, name) = disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
         if there.is_none() {
-            let linked = disk.link(dir, name, source.ino);
-            return linked
-                .map(|()| Outcome::Unit)
-                .map_err(|_| NtStatus::OBJECT_NAME_COLLISION);
+            disk.link(dir, name, source.ino)?;
+            return Ok(Outcome::Unit);
         }
         if there != *replaced {
             return Err(NtStatus::OBJECT_NAME_COLLISION);
@@ -208,8 +206,10 @@ impl Files {
         // The link gets a private name, then replaces the other file. An earlier attempt before a crash may have left
         // the private name.
         let private = private(open);
-        let _ = disk.link(dir, &private, source.ino);
-        disk.rename((dir, &private), (dir, name));
+        if disk.entry(dir, &private).is_none() {
+            disk.link(dir, &private, source.ino)?;
+        }
+        disk.rename((dir, &private), (dir, name))?;
         Ok(Outcome::Unit)
     }
 }
@@ -222,22 +222,21 @@ fn overwrites(disposition: Disposition) -> bool {
 }
 
 /// Empties the file if the disposition requires it.
-fn overwrite(disk: &mut Disk, ino: Ino, op: &CreateOp) -> CreateAction {
+fn overwrite(disk: &mut Disk, ino: Ino, op: &CreateOp) -> Result<CreateAction, NtStatus> {
     let action = match op.disposition {
         Disposition::Supersede => CreateAction::Superseded,
         Disposition::Overwrite | Disposition::OverwriteIf => CreateAction::Overwritten,
         Disposition::Open | Disposition::OpenIf | Disposition::Create => {
-            return CreateAction::Opened;
+            return Ok(CreateAction::Opened);
         }
     };
-    disk.set_length(ino, 0);
-    disk.set_basic(ino, Some(op.attributes | ARCHIVE), [None; 3]);
-    action
+    disk.set_length(ino, 0)?;
+    disk.set_basic(ino, Some(op.attributes | ARCHIVE), [None; 3])?;
+    Ok(action)
 }
 
 fn move_name(disk: &mut Disk, from: &str, to: &str) -> Result<(), NtStatus> {
     let from = disk.parent(from).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
     let to = disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
-    disk.rename(from, to);
-    Ok(())
+    disk.rename(from, to)
 }

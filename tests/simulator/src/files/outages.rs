@@ -54,12 +54,12 @@ fn leads_to(away: Option<(Instead, Duration)>) -> Option<FileKey> {
 }
 
 impl Files {
-    pub(super) fn is_offline(&self) -> bool {
+    pub(crate) fn is_offline(&self) -> bool {
         self.place.as_ref().is_some_and(Place::is_offline)
     }
 
     /// Looks for the share's directory, as each operation does.
-    pub(super) fn look_for_share(&mut self) {
+    pub(crate) fn look_for_share(&mut self) {
         let mut disk = self.disk.borrow_mut();
         let Some(place) = &mut self.place else { return };
         if place.away.is_some_and(|(_, until)| disk.time() >= until) {
@@ -88,12 +88,12 @@ impl Files {
         }
     }
 
-    pub(super) fn take_found(&mut self) -> Option<(ShareId, FileKey)> {
+    pub(crate) fn take_found(&mut self) -> Option<(ShareId, FileKey)> {
         let found = self.place.as_mut()?.found.take()?;
         Some((self.share, found))
     }
 
-    pub(super) fn expect(&mut self, share: ShareId, key: FileKey) {
+    pub(crate) fn expect(&mut self, share: ShareId, key: FileKey) {
         if let Some(place) = self.place.as_mut().filter(|_| share == self.share) {
             place.expected = Some(key);
             place.found = place.found.filter(|found| *found == key);

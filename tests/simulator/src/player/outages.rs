@@ -1,12 +1,13 @@
-//! Handles the requests of a client that are refused while the share is missing.
+//! Handles the requests of a client that are refused while the share is missing, or its file system is sick.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Player, Stage};
-use crate::away::AGAIN_AFTER;
+use crate::away;
 use crate::board::Board;
 use crate::client::Response;
+use crate::sickness;
 use crate::status;
 use crate::workload::Op;
 
@@ -22,25 +23,37 @@ impl Player {
             self.stage == Stage::Mounting && response.status == status::BAD_NETWORK_NAME;
         let is_away = is_refused && board.was_away(self.stage_since);
         if is_away {
-            self.repeats_at = Some(now + AGAIN_AFTER);
+            self.repeats_at = Some(now + away::AGAIN_AFTER);
         }
         is_away
     }
 
-    /// Returns whether a request is refused because the share is missing, so that nothing has been done.
-    pub(super) fn finds_share_missing(
+    /// Returns the delay after which a request is sent again, if it is refused because the share is missing, or its file
+    /// system is sick, so that nothing has been done.
+    pub(super) fn is_refused_for_now(
         &self,
         op: &Op,
         answers: &BTreeMap<usize, Response>,
-        board: &Board,
-    ) -> bool {
+        board: &mut Board,
+        now: Duration,
+    ) -> Option<Duration> {
+        let status = answers.values().next()?.status;
+        let is_whole = answers.values().all(|answer| answer.status == status);
         let verdicts = &board.expected[&op.id].verdicts;
-        let is_expected = verdicts
-            .iter()
-            .any(|verdict| verdict.status == status::IO_DEVICE_ERROR);
-        let mut answers = answers.values();
-        !is_expected
-            && board.was_away(self.sent_at[&op.id])
-            && answers.all(|answer| answer.status == status::IO_DEVICE_ERROR)
+        let is_expected = verdicts.iter().any(|verdict| verdict.status == status);
+        if !is_whole || is_expected {
+            return None;
+        }
+        let is_sick = self.sick_from.is_some_and(|from| from <= now);
+        match status {
+            status if is_sick && sickness::STATUSES.contains(&status) => {
+                board.refused += 1;
+                Some(sickness::AGAIN_AFTER)
+            }
+            status::IO_DEVICE_ERROR if board.was_away(self.sent_at[&op.id]) => {
+                Some(away::AGAIN_AFTER)
+            }
+            _ => None,
+        }
     }
 }

@@ -10,10 +10,8 @@ use outlast_stack::{Lost, RxFrame};
 use super::{End, Life, Server, wall};
 use crate::clock::Processor;
 use crate::configuration::{smb_config, stack_config};
-use crate::files::Files;
 use crate::mutation::Mutation;
 use crate::net::Net;
-use crate::player::SHARE;
 use crate::random::Random;
 use crate::sink::SinkFile;
 use crate::surroundings::{Saboteur, Seeded};
@@ -44,10 +42,10 @@ impl Server {
             stack.receive_total *= 64;
             stack.receive_reserve = 0;
         }
-        let (share, _) = smb.share_named(SHARE).expect("the clients' share");
+        let fs = (self.disks).mount(&self.failing, &smb, &self.scenario, self.lives());
         let follower = self.standby.take();
         let is_followed = follower.is_some();
-        self.disk.borrow_mut().starting(true);
+        self.disks.starting(true);
         let recovered = recover(Parts {
             memory: Some(self.nvram.clone()),
             follower,
@@ -62,17 +60,11 @@ impl Server {
             },
             company: self.company(),
             copy_units: self.scenario.copy_units,
-            // The judge knows no disk that is missing at the start: such a start is refused, and repeated.
-            sets_apart: false,
+            // With one share only, the judge knows none that is isolated: such a start is refused, and repeated.
+            sets_apart: self.scenario.sickness.is_some(),
             stack,
             smb,
-            fs: Files::new(
-                self.disk.clone(),
-                self.failing.clone(),
-                share,
-                &self.scenario,
-                self.lives(),
-            ),
+            fs,
             entropy: Box::new(Seeded(Random::new(seed, "entropy"))),
             probe: Box::new(Saboteur {
                 nvram: self.nvram.clone(),
@@ -97,12 +89,12 @@ impl Server {
                 false => self.scenario.lost,
             },
         });
-        self.disk.borrow_mut().starting(false);
+        self.disks.starting(false);
         let recovered = match recovered {
             Ok(recovered) => recovered,
             Err(error) => {
                 assert!(
-                    self.disk.borrow_mut().take_failure(),
+                    self.disks.take_failure(),
                     "the server does not recover: {error:#}"
                 );
                 log::debug!("the server does not start: {error:#}");

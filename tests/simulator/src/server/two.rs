@@ -97,7 +97,7 @@ impl Server {
             self.nvram = self.nvrams[node].clone();
             self.nvram.read_from_tail();
             // The other machine has not watched the directories.
-            self.disk.borrow_mut().may_send_enum_dir = true;
+            self.disks.first().may_send_enum_dir = true;
         }
         self.received = match node == self.node {
             true => Vec::new(),
