@@ -190,6 +190,12 @@ impl<F: FileSystem> Machine<F> {
         });
         let mut isolated = BTreeMap::new();
         files.is_unsynced = may_be_unsynced;
+        if !of_this_boot {
+            // Before the first change. The boot on record may be that of the other node of a pair, which is still
+            // running: if that one has the service again, it must not rely on what this one has overwritten.
+            self.begin_generation(time.now);
+            self.journal.commit(time.now);
+        }
         if !of_this_boot || may_be_unsynced {
             let object = generation.unwrap_or(GLOBAL);
             isolated = self.redo(files, object, &BTreeSet::new(), time.now)?;
@@ -198,7 +204,9 @@ impl<F: FileSystem> Machine<F> {
         if let Some(why) = isolated.values().next().filter(|_| is_refused) {
             bail!("{why}");
         }
-        self.begin_generation(time.now);
+        if of_this_boot {
+            self.begin_generation(time.now);
+        }
         self.isolate(isolated)?;
         self.journal.commit(time.now);
         if !power {
