@@ -89,6 +89,14 @@ impl Files {
     }
 }
 
+/// The boot of the kernel that shows the files.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Boot {
+    pub id: [u8; 16],
+    /// It shows all effects that were done under it. Not so if another node may have had the service since then.
+    pub shows_all: bool,
+}
+
 /// The open under which files are opened once more. Ids of clients' opens begin above it, and theirs may be in use.
 const AGAIN: OpenId = 0;
 
@@ -145,7 +153,7 @@ impl<F: FileSystem> Machine<F> {
     pub(super) fn recover_files(
         &mut self,
         mut files: Files,
-        boot_id: [u8; 16],
+        boot: Boot,
         sets_apart: bool,
         time: Time,
     ) -> anyhow::Result<()> {
@@ -154,7 +162,8 @@ impl<F: FileSystem> Machine<F> {
             return Ok(());
         }
         let is_unsynced = files.is_unsynced;
-        let of_this_boot = files.boot_id().is_none_or(|of| of == boot_id);
+        let is_shown = |of| boot.shows_all && of == boot.id;
+        let are_shown = files.boot_id().is_none_or(is_shown);
         let mut generations: Vec<u64> = files
             .generations
             .iter()
@@ -175,7 +184,7 @@ impl<F: FileSystem> Machine<F> {
             // Numbers continue above every marker, whichever server set it: a marker states that no effect with a
             // higher number is known.
             next: files.next().max(marked + 1),
-            boot_id,
+            boot_id: boot.id,
             since: time.now,
             count: files.effects.len() as u64,
             begins: self.journal.head(),
@@ -190,13 +199,12 @@ impl<F: FileSystem> Machine<F> {
         });
         let mut isolated = BTreeMap::new();
         files.is_unsynced = may_be_unsynced;
-        if !of_this_boot {
-            // Before the first change. The boot on record may be that of the other node of a pair, which is still
-            // running: if that one has the service again, it must not rely on what this one has overwritten.
+        if !are_shown {
+            // Before the first change: a worker that finds an older generation does its effects once more, too.
             self.begin_generation(time.now);
             self.journal.commit(time.now);
         }
-        if !of_this_boot || may_be_unsynced {
+        if !are_shown || may_be_unsynced {
             let object = generation.unwrap_or(GLOBAL);
             isolated = self.redo(files, object, &BTreeSet::new(), time.now)?;
         }
@@ -204,7 +212,7 @@ impl<F: FileSystem> Machine<F> {
         if let Some(why) = isolated.values().next().filter(|_| is_refused) {
             bail!("{why}");
         }
-        if of_this_boot {
+        if are_shown {
             self.begin_generation(time.now);
         }
         self.isolate(isolated)?;

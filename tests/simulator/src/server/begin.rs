@@ -61,6 +61,7 @@ impl Server {
                 boot: [self.boot(); 16],
             },
             company: self.company(),
+            takes_over: self.takes_over,
             copy_units: self.scenario.copy_units,
             // The judge knows no disk that is missing at the start: such a start is refused, and repeated.
             sets_apart: false,
@@ -122,6 +123,7 @@ impl Server {
             }
             _ => recovered.service_time,
         };
+        self.takes_over = false;
         self.life = Some(Life {
             machine: recovered.machine,
             base,

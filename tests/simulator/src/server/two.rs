@@ -104,6 +104,7 @@ impl Server {
             false => self.take_kept(now),
         };
         self.node = node;
+        self.takes_over = true;
         self.device.discard();
         self.down_until = now;
         self.is_back_at(now);
