@@ -28,6 +28,7 @@ impl Server {
     pub(super) fn begin(&mut self, now: Duration, net: &Net) {
         log::debug!("the server begins at {now:?}");
         self.inspector.promises.begin_life();
+        self.prepare_to_take_over();
         let lives = u64::from(self.lives());
         let seed = self.scenario.seed ^ (lives << 48);
         if lives > 0 && self.is(Mutation::AnswersTooEarly) {
