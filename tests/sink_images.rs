@@ -164,6 +164,7 @@ impl Server {
                 boot: [self.boot; 16],
             },
             company: outlast::server::open::Company::Alone,
+            takes_over: false,
             copy_units: COPY_UNITS,
             sets_apart: true,
             stack: outlast_stack::Config {

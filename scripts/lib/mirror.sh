@@ -28,6 +28,8 @@ interconnect = ["10.79.0.1:4450", "10.79.0.2:4450"]
 key = "'$dir/node-a.pem'"'
     start_outlast "$server" "$2" mirror
     outlast_more=
+    # The first node that is started serves.
+    await "$server"
     sed -e 's/^node = "a"/node = "b"/' -e 's/node-a\.pem/node-b.pem/' -e "s/$server\\.sock/$server-b.sock/" \
         -e "s/$server\\.nvram/$server-b.nvram/" "$dir/$server.toml" > "$dir/$server-b.toml"
     "${apart[@]}" "$OUTLAST" serve --config "$dir/$server-b.toml" > "$dir/$server-b.log" 2>&1 &

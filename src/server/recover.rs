@@ -21,6 +21,7 @@ use super::journal::Journal;
 use super::machine::{Client, Machine, Surroundings};
 use super::medium::Medium;
 use super::open::{Company, Opened, Sink, State, Walked, open};
+use super::redo::Boot;
 use super::roots::{former, has_moved};
 use super::set_aside::{self, SetAside, doing};
 use super::windows;
@@ -46,6 +47,9 @@ pub struct Parts<F> {
     pub incarnation: Incarnation,
     /// Whether the server is one node of a pair.
     pub company: Company,
+    /// Whether the other node may have had the service since this one had it. Then effects on files are done once more
+    /// although this kernel has done them: the other node may have overwritten some, and may have lost that.
+    pub takes_over: bool,
     /// TCP/IP configuration.
     pub stack: outlast_stack::Config,
     /// SMB configuration; the GUID is filled in from the log.
@@ -109,6 +113,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         wall,
         incarnation,
         company,
+        takes_over,
         stack,
         smb,
         fs,
@@ -225,7 +230,11 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         set_aside.push(condemned);
     }
     phases.end("folded", &mut *machine.stopwatch);
-    machine.recover_files(files, incarnation.boot, sets_apart, time)?;
+    let boot = Boot {
+        id: incarnation.boot,
+        shows_all: !takes_over,
+    };
+    machine.recover_files(files, boot, sets_apart, time)?;
     if recovers {
         machine.remember_files(watched_until);
         phases.end("files reopened", &mut *machine.stopwatch);

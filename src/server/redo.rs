@@ -89,6 +89,14 @@ impl Files {
     }
 }
 
+/// The boot of the kernel that shows the files.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Boot {
+    pub id: [u8; 16],
+    /// It shows all effects that were done under it. Not so if another node may have had the service since then.
+    pub shows_all: bool,
+}
+
 /// The open under which files are opened once more. Ids of clients' opens begin above it, and theirs may be in use.
 const AGAIN: OpenId = 0;
 
@@ -145,7 +153,7 @@ impl<F: FileSystem> Machine<F> {
     pub(super) fn recover_files(
         &mut self,
         mut files: Files,
-        boot_id: [u8; 16],
+        boot: Boot,
         sets_apart: bool,
         time: Time,
     ) -> anyhow::Result<()> {
@@ -154,7 +162,8 @@ impl<F: FileSystem> Machine<F> {
             return Ok(());
         }
         let is_unsynced = files.is_unsynced;
-        let of_this_boot = files.boot_id().is_none_or(|of| of == boot_id);
+        let is_shown = |of| boot.shows_all && of == boot.id;
+        let are_shown = files.boot_id().is_none_or(is_shown);
         let mut generations: Vec<u64> = files
             .generations
             .iter()
@@ -169,7 +178,7 @@ impl<F: FileSystem> Machine<F> {
             generation,
             older: generations,
             next: files.next(),
-            boot_id,
+            boot_id: boot.id,
             since: time.now,
             count: files.effects.len() as u64,
             begins: self.journal.head(),
@@ -185,7 +194,12 @@ impl<F: FileSystem> Machine<F> {
         });
         let mut isolated = BTreeMap::new();
         files.is_unsynced = may_be_unsynced;
-        if !of_this_boot || may_be_unsynced {
+        if !are_shown {
+            // Before the first change: a worker that finds an older generation does its effects once more, too.
+            self.begin_generation(time.now);
+            self.journal.commit(time.now);
+        }
+        if !are_shown || may_be_unsynced {
             let object = generation.unwrap_or(GLOBAL);
             isolated = self.redo(files, object, &BTreeSet::new(), time.now)?;
         }
@@ -193,7 +207,9 @@ impl<F: FileSystem> Machine<F> {
         if let Some(why) = isolated.values().next().filter(|_| is_refused) {
             bail!("{why}");
         }
-        self.begin_generation(time.now);
+        if are_shown {
+            self.begin_generation(time.now);
+        }
         self.isolate(isolated, time.now)?;
         self.journal.commit(time.now);
         if !power {

@@ -118,6 +118,7 @@ pub fn parts(
             Some(page) => company(config, page),
             None => Company::Alone,
         },
+        takes_over: worker.pair.is_some() && worker.tap_fresh,
         stack: stack(config, &tap),
         smb,
         fs: files(config, &wake)?,

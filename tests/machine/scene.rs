@@ -260,16 +260,18 @@ impl<'a> Scene<'a> {
     }
 
     fn strike(&mut self, fault: Fault) {
-        let begun = Instant::now();
         let lives = self.lives();
         let machine = self.machine.as_mut().expect("a machine");
+        if fault == Fault::Kexec {
+            machine.load_kernel([KERNEL, INITRAMFS]);
+        }
+        let begun = Instant::now();
         let what = match fault {
             Fault::Reboot => {
                 machine.begin(&format!("/bin/outlast reboot --system --config {CONFIG}"));
                 "outlast reboot --system".to_owned()
             }
             Fault::Kexec => {
-                machine.load_kernel([KERNEL, INITRAMFS]);
                 machine.begin(&format!("/bin/outlast reboot --system --config {CONFIG}"));
                 "outlast reboot --system, by kexec".to_owned()
             }

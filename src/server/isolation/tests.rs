@@ -233,6 +233,7 @@ impl World {
                 boot: [2; 16],
             },
             company: crate::server::open::Company::Alone,
+            takes_over: false,
             stack: outlast_stack::Config {
                 receive_buffer: 64 << 10,
                 receive_total: 1 << 20,

@@ -138,6 +138,7 @@ fn parts(memory: &Arc<VecMemory>, files: Files, crashed: bool) -> Parts<Files> {
         wall: WALL,
         incarnation: INCARNATION,
         company: outlast::server::open::Company::Alone,
+        takes_over: false,
         copy_units: 2,
         sets_apart: true,
         stack: outlast_stack::Config {

@@ -64,6 +64,8 @@ pub struct Server {
     buffer: Vec<u8>,
     /// The frames of the present turn. They outlive a worker that is killed.
     received: Vec<(Vec<u8>, RxChecksum)>,
+    /// The server of a node that takes the service has not begun yet.
+    takes_over: bool,
     /// What the other node of a pair has received.
     kept: Kept,
     clock: Clock,
@@ -159,6 +161,7 @@ impl Server {
             device,
             buffer: vec![0; MAX_FRAME_LEN],
             received: Vec::new(),
+            takes_over: false,
             kept: Kept::default(),
             life: None,
             down_until: Duration::ZERO,

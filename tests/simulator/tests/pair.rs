@@ -111,6 +111,14 @@ fn clients_do_not_notice_which_of_two_servers_serves() {
     assert_eq!(failure, None);
 }
 
+/// A node dies while it does effects once more, its machine loses power, and the first node, which has not been
+/// rebooted, has the service again.
+#[test]
+fn the_first_node_does_effects_again_that_the_other_one_has_begun_to_do() {
+    let failure = sweep(500_004, 1_100, 7, |_| ());
+    assert_eq!(failure, None);
+}
+
 #[test]
 #[ignore = "as many points as OUTLAST_PAIR_POINTS says"]
 fn clients_do_not_notice_it_at_many_more_points() {

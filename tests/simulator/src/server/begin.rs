@@ -26,6 +26,7 @@ impl Server {
     pub(super) fn begin(&mut self, now: Duration, net: &Net) {
         log::debug!("the server begins at {now:?}");
         self.inspector.promises.begin_life();
+        self.prepare_to_take_over();
         let lives = u64::from(self.lives());
         let seed = self.scenario.seed ^ (lives << 48);
         if lives > 0 && self.is(Mutation::AnswersTooEarly) {
@@ -59,6 +60,7 @@ impl Server {
                 boot: [self.boot(); 16],
             },
             company: self.company(),
+            takes_over: self.takes_over,
             copy_units: self.scenario.copy_units,
             // With one share only, the judge knows none that is isolated: such a start is refused, and repeated.
             sets_apart: self.scenario.sickness.is_some(),
@@ -114,6 +116,7 @@ impl Server {
             }
             _ => recovered.service_time,
         };
+        self.takes_over = false;
         self.life = Some(Life {
             machine: recovered.machine,
             base,

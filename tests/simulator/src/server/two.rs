@@ -88,14 +88,11 @@ impl Server {
 
     /// Moves the service to this node.
     fn move_to(&mut self, node: usize, now: Duration) {
-        let is_machine = self.pair.as_ref().is_some_and(|pair| pair.plan().machines);
         // A stopped worker that was not killed only sends its remaining frames; nothing else of it counts.
         self.life = None;
-        if node != self.node && is_machine {
+        if node != self.node && self.are_machines() {
             self.standby.take();
-            self.shadow = new_shadow(&self.scenario);
             self.nvram = self.nvrams[node].clone();
-            self.nvram.read_from_tail();
             // The other machine has not watched the directories.
             self.disks.first().may_send_enum_dir = true;
         }
@@ -104,9 +101,23 @@ impl Server {
             false => self.take_kept(now),
         };
         self.node = node;
+        self.takes_over = true;
         self.device.discard();
         self.down_until = now;
         self.is_back_at(now);
+    }
+
+    fn are_machines(&self) -> bool {
+        self.pair.as_ref().is_some_and(|pair| pair.plan().machines)
+    }
+
+    /// Prepares for the first server of a machine that takes the service. It recovers from the sink, which lacks what a
+    /// server before it has committed and not shipped: nobody has seen that.
+    pub(super) fn prepare_to_take_over(&mut self) {
+        if self.takes_over && self.are_machines() {
+            self.shadow = new_shadow(&self.scenario);
+            self.nvram.read_from_tail();
+        }
     }
 
     /// Returns what the other node has received in the last second, also while no server received it.
