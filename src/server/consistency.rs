@@ -326,8 +326,8 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Before the first effect on a share, takes numbers above its marker, whichever server set it: a marker states that
-    /// no effect with a higher number is known.
+    /// Before the first effect on a share, takes numbers above its marker, whichever server set it: a marker states
+    /// that no effect with a higher number is known.
     fn number_above_marker(&mut self, share: ShareId) {
         let Some(effects) = &mut self.effects else {
             return;

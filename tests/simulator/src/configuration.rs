@@ -54,7 +54,11 @@ pub(crate) fn smb_config(scenario: &Scenario, life: u32) -> outlast_smb::Config 
     let mut shares: Vec<Share> = (0..life % 3).map(|n| share(&format!("other{n}"))).collect();
     shares.push(share(SHARE));
     if scenario.sickness.is_some() {
-        let place = if life % 2 == 0 { shares.len() } else { 0 };
+        let place = if life.is_multiple_of(2) {
+            shares.len()
+        } else {
+            0
+        };
         shares.insert(place, share(SECOND_SHARE));
     }
     let mut users: Vec<User> = (0..life % 2).map(|n| user(&format!("other{n}"))).collect();

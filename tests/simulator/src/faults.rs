@@ -4,8 +4,8 @@
 //! how such a request is answered, wherever the server crashes. Half of them fail before the intent is on record, the
 //! others after it.
 //!
-//! A disk that *fails for a while* does so during the redo after a power cut: a call of the redo fails, at once or in the
-//! middle of its changes. The server then refuses to start, and is started again.
+//! A disk that *fails for a while* does so during the redo after a power cut: a call of the redo fails, at once or in
+//! the middle of its changes. The server then refuses to start, and is started again.
 
 use outlast_fsa::fileop::{FileOp, WriteAt};
 use outlast_fsa::status::NtStatus;

@@ -1,5 +1,5 @@
-//! Implements the file system of a share over the [`Disk`]: `prepare` makes an intent, and `perform` can be repeated with
-//! it, as in `src/fs`.
+//! Implements the file system of a share over the [`Disk`]: `prepare` makes an intent, and `perform` can be repeated
+//! with it, as in `src/fs`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

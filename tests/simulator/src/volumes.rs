@@ -1,5 +1,5 @@
-//! Implements the server's file system over the file systems of all shares, each on a disk of its own, and syncs them as
-//! `src/fs/syncing.rs` does.
+//! Implements the server's file system over the file systems of all shares, each on a disk of its own, and syncs them
+//! as `src/fs/syncing.rs` does.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;

@@ -256,9 +256,20 @@ fn every_kind_of_failure_comes_about() {
 /// then.
 #[test]
 fn a_redo_fails_in_every_part() {
+    let all = BTreeSet::from([
+        (Call::Open, false),
+        (Call::Perform, false),
+        (Call::Perform, true),
+        (Call::Mark, false),
+        (Call::ReadMarker, false),
+    ]);
     let (mut alone, mut of_two) = (BTreeSet::new(), BTreeSet::new());
     let mut refused = 0;
-    for seed in [6, 12, 18, 39, 54, 66, 72, 87, 119] {
+    // Which call fails depends on the whole course of a scenario, so some are tried until each call has failed.
+    for seed in (0..600).step_by(3) {
+        if alone == all && of_two == all && refused > 100 {
+            return;
+        }
         let scenario = Scenario::with(seed, Size::Usual, Durability::Power);
         for step in (1..20).map(|part| part * 70) {
             let report = run(&scenario, &[step], None).unwrap_or_else(|what| panic!("{what}"));
@@ -270,14 +281,5 @@ fn a_redo_fails_in_every_part() {
             refused += report.refused;
         }
     }
-    let all = [
-        (Call::Open, false),
-        (Call::Perform, false),
-        (Call::Perform, true),
-        (Call::Mark, false),
-        (Call::ReadMarker, false),
-    ];
-    assert_eq!(alone, BTreeSet::from(all));
-    assert_eq!(of_two, BTreeSet::from(all));
-    assert!(refused > 100, "{refused} requests");
+    panic!("alone {alone:?}, of two {of_two:?}, {refused} requests refused");
 }

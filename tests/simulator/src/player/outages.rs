@@ -28,8 +28,8 @@ impl Player {
         is_away
     }
 
-    /// Returns the delay after which a request is sent again, if it is refused because the share is missing, or its file
-    /// system is sick, so that nothing has been done.
+    /// Returns the delay after which a request is sent again, if it is refused because the share is missing, or its
+    /// file system is sick, so that nothing has been done.
     pub(super) fn is_refused_for_now(
         &self,
         op: &Op,
