@@ -190,11 +190,7 @@ impl Server {
     }
 
     fn receive(&mut self, time: Time) -> anyhow::Result<()> {
-        let xf: usize = std::env::var("XF")
-            .ok()
-            .and_then(|v| v.parse().ok())
-            .unwrap_or(FRAMES_PER_TURN);
-        for _ in 0..xf {
+        for _ in 0..FRAMES_PER_TURN {
             let received = self.received.receive(&self.tap);
             let Some(frame) = received.context("the TAP")? else {
                 break;
