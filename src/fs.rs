@@ -553,8 +553,10 @@ impl Fs {
         self.opens.remember(id, Known::from_record(open));
         if let Some(WatchInfo { recursive, .. }) = watch {
             self.watch_again(id, recursive);
-            if self.unwatched.contains_key(&id) {
-                log::warn!("open {id}: its directory cannot be watched now; retrying");
+            if let (true, Some(known)) =
+                (self.unwatched.contains_key(&id), self.opens.known_mut(id))
+            {
+                log::warn!("{}: cannot be watched now; retrying", known.path);
             }
         }
     }
