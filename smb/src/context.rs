@@ -86,7 +86,7 @@ impl Context<'_> {
         let Resource::Disk(id) = resource else {
             return false;
         };
-        let share = self.config().shares.get(id as usize);
+        let share = self.config().share(id);
         share.is_some_and(|share| share.continuous_availability)
     }
 

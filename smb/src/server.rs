@@ -448,19 +448,6 @@ impl Smb {
         }
     }
 
-    /// Closes the opens that an ended connection has left for a reconnect, since there is no room for them.
-    pub fn close_detached(&mut self, conn: ConnId, journal: &mut dyn Journal) {
-        let opens = self
-            .connections
-            .get(&conn)
-            .map(|connection| &connection.opens);
-        let detached = opens.into_iter().flat_map(|opens| opens.values());
-        let detached = detached.filter(|open| open.is_detached());
-        for open in detached.map(|open| open.id).collect::<Vec<_>>() {
-            self.emit(conn, Record::Orphaned { open }, journal);
-        }
-    }
-
     /// Returns whether no state remains of an ended connection: the loop may end its object and call [`Smb::forget`].
     #[must_use]
     pub fn drop_ready(&self, conn: ConnId) -> bool {

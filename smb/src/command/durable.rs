@@ -6,7 +6,7 @@ use super::Request;
 use crate::caching;
 use crate::context::Context;
 use crate::record::Record;
-use crate::server::ConnId;
+use crate::server::{ConnId, Journal};
 use crate::state::{CreateId, Durable, FileOpen, Holding, Open, Resource, Survival, Target, Wait};
 use crate::wire::create::{self, DurableContext, ResponseContext};
 use crate::wire::negotiate::capabilities;
@@ -386,6 +386,16 @@ impl crate::Smb {
     pub(crate) fn detached(&self, id: OpenId) -> Option<(ConnId, &Open)> {
         let conn = self.files.detached(id)?;
         Some((conn, self.connections.get(&conn)?.opens.get(&id)?))
+    }
+
+    /// Closes the opens that an ended connection has left for a reconnect, since there is no room for them.
+    pub fn close_detached(&mut self, conn: ConnId, journal: &mut dyn Journal) {
+        let opens = self.connections.get(&conn).into_iter();
+        let opens = opens.flat_map(|connection| connection.opens.values());
+        let detached = opens.filter(|open| open.is_detached());
+        for open in detached.map(|open| open.id).collect::<Vec<_>>() {
+            self.emit(conn, Record::Orphaned { open }, journal);
+        }
     }
 
     /// Returns the open that a client has made with this CreateGuid, as long as the CREATE may be replayed.
