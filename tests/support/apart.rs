@@ -17,8 +17,8 @@ pub const LINK: &str = "lan1";
 pub struct Apart(Child);
 
 impl Apart {
-    /// Makes the namespace and its links. The lab's TAP goes on a bridge, whose address is the client's. Both bridges
-    /// deliver what clients send to both TAPs.
+    /// Makes the namespace and its links. The lab's TAP is attached to a bridge, whose address is the client's. Both
+    /// bridges deliver what clients send to both TAPs.
     pub fn new() -> Apart {
         let holder = Command::new("unshare")
             .args(["--net", "sleep", "infinity"])

@@ -2,7 +2,7 @@
 //! its syncs fail, operations on it fail, and what is done on it once more fails, also midway; or a sync of it does not
 //! end. The first share must not be affected: no request on it is refused, and nothing of it is lost.
 //!
-//! The clients of the second share are told the error of the disk, or IO_DEVICE_ERROR while the server has isolated the
+//! The clients of the second share receive the error of the disk, or IO_DEVICE_ERROR while the server has isolated the
 //! share. They send a refused request again, until the share is well. So their operations are limited as those of
 //! clients whose share is missing ([`crate::away`]): a refused request has not been done in part.
 //!

@@ -46,6 +46,18 @@ fn open_and_wait(world: &mut World, bob: &mut Client) {
     assert_eq!(interim.status(), NtStatus::PENDING);
 }
 
+/// Ann's connection ends while she has a resilient open with an oplock, for whose break Bob waits. Returns both
+/// clients, and the open.
+fn lose_an_oplock(world: &mut World) -> (Client, Client, u64) {
+    let mut ann = world.client(Protection::Signed);
+    let mut bob = world.client_of("bob", Protection::Signed);
+    let open = world.one(&mut ann, first(Opening::of("f"))).open();
+    world.one(&mut ann, request_resiliency(open, 0));
+    world.disconnect(ann.conn);
+    open_and_wait(world, &mut bob);
+    (ann, bob, open)
+}
+
 /// The response to the CREATE that waited.
 fn opened(world: &mut World, bob: &Client) -> Response {
     let mut responses = world.received(bob);
@@ -144,12 +156,7 @@ fn a_persistent_open_needs_no_caching_but_a_share_that_is_always_available() {
 #[test]
 fn the_break_of_a_lost_oplock_is_acknowledged_by_the_reconnect() {
     sweep(|world| {
-        let mut ann = world.client(Protection::Signed);
-        let mut bob = world.client_of("bob", Protection::Signed);
-        let open = world.one(&mut ann, first(Opening::of("f"))).open();
-        world.one(&mut ann, request_resiliency(open, 0));
-        world.disconnect(ann.conn);
-        open_and_wait(world, &mut bob);
+        let (ann, bob, open) = lose_an_oplock(world);
         let mut later = again(world, &ann);
         let back = world.one(&mut later, reconnect(Opening::of("f"), open));
         assert_eq!((back.open(), back.oplock()), (open, client::LEVEL_II));
@@ -160,12 +167,7 @@ fn the_break_of_a_lost_oplock_is_acknowledged_by_the_reconnect() {
 #[test]
 fn the_break_of_a_lost_oplock_ends_in_time() {
     sweep(|world| {
-        let mut ann = world.client(Protection::Signed);
-        let mut bob = world.client_of("bob", Protection::Signed);
-        let open = world.one(&mut ann, first(Opening::of("f"))).open();
-        world.one(&mut ann, request_resiliency(open, 0));
-        world.disconnect(ann.conn);
-        open_and_wait(world, &mut bob);
+        let (ann, bob, open) = lose_an_oplock(world);
         world.pass(Duration::from_secs(36));
         assert_eq!(opened(world, &bob).status(), NtStatus::SUCCESS);
         let mut later = again(world, &ann);
