@@ -29,6 +29,7 @@ mod syncing;
 #[cfg(test)]
 mod tests;
 mod times;
+mod uuid;
 mod volume;
 pub mod watch;
 pub mod writer;

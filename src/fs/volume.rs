@@ -3,25 +3,16 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::{FileType, Mode, OFlags, Statx, StatxFlags};
 
 use super::magic::{BTRFS, FUSE, OVERLAYFS, magic};
 use super::path::fd_path;
+use super::uuid::{self, Uuid};
 
 /// STATX_MNT_ID_UNIQUE (Linux 6.8): the number of a mount, which is never used again.
 const MOUNT_ID_UNIQUE: u32 = 0x4000;
-/// FS_IOC_GETFSUUID (Linux 6.9): `_IOR(0x15, 0, struct fsuuid2)`.
-const GET_FS_UUID: libc::c_ulong = 0x8011_1500;
-
-/// `struct fsuuid2`.
-#[repr(C)]
-struct FsUuid {
-    len: u8,
-    uuid: [u8; 16],
-}
-
 /// The `statx` mask that distinguishes a mount from a later one with the same device number.
 pub(super) const STATX_MASK: StatxFlags = StatxFlags::from_bits_retain(MOUNT_ID_UNIQUE);
 
@@ -73,7 +64,8 @@ fn kind(fd: BorrowedFd<'_>) -> u64 {
 
 fn identity(fd: BorrowedFd<'_>, stat: &Statx) -> u64 {
     let id = rustix::fs::fstatvfs(fd).map_or(0, |found| found.f_fsid);
-    // XFS makes the id from the device number, so its UUID has priority. btrfs makes it from its UUID and the
+    // XFS makes the id from the device number, so its UUID has priority. The identity must not depend on the kernel's
+    // version: the next kernel of this machine, or another machine's, continues with the files. btrfs makes it from its UUID and the
     // subvolume, whose inode numbers are its own.
     if kind(fd) != BTRFS
         && let Some(uuid) = uuid(fd, stat)
@@ -91,22 +83,15 @@ fn identity(fd: BorrowedFd<'_>, stat: &Statx) -> u64 {
 }
 
 /// The UUID of the file system, if the kernel reports it.
-fn uuid(fd: BorrowedFd<'_>, stat: &Statx) -> Option<[u8; 16]> {
+fn uuid(fd: BorrowedFd<'_>, stat: &Statx) -> Option<Uuid> {
     let kind = FileType::from_raw_mode(stat.stx_mode.into());
     // Opening a file of another type may have side effects.
     if !matches!(kind, FileType::Directory | FileType::RegularFile) {
         return None;
     }
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file: OwnedFd = rustix::fs::open(fd_path(fd), flags, Mode::empty()).ok()?;
-    let mut found = FsUuid {
-        len: 0,
-        uuid: [0; 16],
-    };
-    // SAFETY: FS_IOC_GETFSUUID writes one fsuuid2, which has this layout and lives across the call; the descriptor is
-    // open.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), GET_FS_UUID as _, &mut found) };
-    (result == 0 && found.len > 0).then_some(found.uuid)
+    let file = rustix::fs::open(fd_path(fd), flags, Mode::empty()).ok()?;
+    uuid::of(&file)
 }
 
 /// The source and type of the mount with this device: the only way to distinguish file systems without an id (FUSE,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::host::{self, find};
+use crate::initramfs::Initramfs;
 use crate::support::basics::run;
 
 /// The server's address.
@@ -17,7 +18,7 @@ pub fn configuration(users: &str, durability: &str) -> String {
     // under `power` only the sink need be on the disk
     let nvram = match durability {
         "power" => "/run/nvram",
-        _ => "/disk/nvram",
+        _ => "/mnt/nvram",
     };
     format!(
         r#"[server]
@@ -28,12 +29,12 @@ tap = "tap0"
 addresses = ["{SERVER}/24"]
 [nvram]
 path = "{nvram}"
-sink = "/disk/nvram.sink"
+sink = "/mnt/nvram.sink"
 size = "128MiB"
 durability = "{durability}"
 [[share]]
 name = "pub"
-path = "/disk/share"
+path = "/mnt/share"
 "#
     )
 }
@@ -41,16 +42,26 @@ path = "/disk/share"
 /// The guest's operating system, with the server's configuration and the file `users` of the directory, which has the
 /// one user.
 pub fn initramfs(directory: &Path, outlast: &Path, user: &str, durability: &str) -> PathBuf {
+    let config = configuration("/etc/users", durability);
+    finish(system(directory, outlast, user, &config), directory)
+}
+
+/// The guest's operating system with this configuration, before other files are added.
+pub fn system(directory: &Path, outlast: &Path, user: &str, config: &str) -> Initramfs {
     let mut image = host::guest(directory, &MODULES);
-    image.directory("/disk");
+    image.directory("/mnt");
     image.program("/bin/outlast", outlast);
     image.program("/sbin/e2fsck", &find("e2fsck").expect("e2fsck"));
-    let config = configuration("/etc/users", durability);
     image.file(CONFIG, 0o600, config.as_bytes());
     let account = format!("{user}:x:0:0::/:/\n");
     image.file("/etc/passwd", 0o644, account.as_bytes());
     let users = std::fs::read(directory.join("users")).expect("users");
     image.file("/etc/users", 0o600, &users);
+    image
+}
+
+/// Writes the operating system to a file of the directory.
+pub fn finish(image: Initramfs, directory: &Path) -> PathBuf {
     let path = directory.join("initramfs");
     std::fs::write(&path, image.finish()).expect("an initramfs");
     path

@@ -256,7 +256,7 @@ impl Machine {
 
     /// Loads a kernel for the next boot, from these files of its disk.
     pub fn load_kernel(&mut self, [kernel, initramfs]: [&str; 2]) {
-        let loaded = self.ask(&format!("load /disk/{kernel} /disk/{initramfs}"));
+        let loaded = self.ask(&format!("load /mnt/{kernel} /mnt/{initramfs}"));
         assert_eq!(loaded, Ok(String::new()), "a kernel is loaded");
     }
 

@@ -14,6 +14,7 @@ mod host;
 mod initramfs;
 mod machine;
 mod names;
+mod pair;
 mod scene;
 
 use scene::{Fault, Scene, Transfer};
@@ -72,6 +73,17 @@ fn sessions_outlast_a_reboot_by_kexec() {
     scene.act(Transfer::Put, SMB3_1_1, &faults.map(|fault| (15, fault)));
     scene.act(Transfer::Get, SMB3_1_1, &[(30, Fault::Kexec)]);
     scene.judge();
+}
+
+//= patent fig4-413, claim-20
+#[test]
+fn the_partner_continues_when_the_first_server_loses_its_power() {
+    const TEST: &str = "the_partner_continues_when_the_first_server_loses_its_power";
+    if !can_run(TEST) || !support::has(TEST, &pair::needs()) || !support::etcd::can_run(TEST) {
+        return;
+    }
+    let lab = Lab::new();
+    pair::Scene::set(&lab).lose_power();
 }
 
 #[test]

@@ -417,7 +417,7 @@ fn initramfs(lab: &Lab, durability: &str) -> PathBuf {
 }
 
 /// The number of bytes that have passed between this host and the bridge.
-fn traffic() -> u64 {
+pub fn traffic() -> u64 {
     let devices = std::fs::read_to_string("/proc/thread-self/net/dev").expect("devices");
     let line = devices
         .lines()

@@ -1,7 +1,7 @@
-//! Runs a real etcd of one member on the loopback interface, with certificates of its own.
+//! Runs a real etcd of one member, with certificates of its own.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -35,11 +35,16 @@ pub fn can_run(test: &str) -> bool {
 }
 
 impl Etcd {
-    /// Starts it in the calling thread's network namespace, with TLS and certificates of both sides.
+    /// Starts it on the loopback interface.
     pub fn start(dir: &Path) -> Etcd {
-        make_certificates(dir);
+        Etcd::start_at(Ipv4Addr::LOCALHOST, dir)
+    }
+
+    /// Starts it at an address of the calling thread's network namespace, with TLS and certificates of both sides.
+    pub fn start_at(address: Ipv4Addr, dir: &Path) -> Etcd {
+        make_certificates(address, dir);
         let [client, peer] = free_ports();
-        let url = format!("https://127.0.0.1:{client}");
+        let url = format!("https://{address}:{client}");
         let peer = format!("http://127.0.0.1:{peer}");
         let log = File::create(dir.join("etcd.log")).expect("a log");
         let child = Command::new("etcd")
@@ -105,7 +110,7 @@ impl Etcd {
         )
     }
 
-    /// Returns its port on the loopback interface.
+    /// Returns its port for clients.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -128,8 +133,10 @@ fn free_ports<const N: usize>() -> [u16; N] {
 }
 
 /// Makes an authority, and one certificate for both sides: the gateway of etcd is itself a client of etcd.
-fn make_certificates(dir: &Path) {
-    let usage = "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\nbasicConstraints=CA:FALSE\n";
+fn make_certificates(address: Ipv4Addr, dir: &Path) {
+    let usage = format!(
+        "subjectAltName=IP:{address}\nextendedKeyUsage=serverAuth,clientAuth\nbasicConstraints=CA:FALSE\n"
+    );
     std::fs::write(dir.join("usage"), usage).expect("a file");
     let new = "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     for command in [

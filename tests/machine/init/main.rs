@@ -1,7 +1,7 @@
 //! Runs as the first process of a machine that `tests/machine` boots. It loads the kernel's modules; its argument says
 //! what else the machine is for. With `serve` it bridges the network card with a TAP, mounts the disk and runs `outlast
-//! serve` there; with `client ADDRESS NETMASK` it gives the card an address. Then it obeys the commands that a virtio
-//! port brings, one a line:
+//! serve` there; with `serve ADDRESS NETMASK` the bridge also has an address. With `client ADDRESS NETMASK` it gives the
+//! card an address. Then it obeys the commands that a virtio port brings, one a line:
 //!
 //! ```text
 //! run PROGRAM ARGUMENT...    runs it; the answer is what it prints and `= EXIT-CODE`
@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
+use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -37,7 +38,7 @@ use signal_hook::iterator::Signals;
 /// Modules to load, in order: absolute paths, one a line.
 const MODULES: &str = "/lib/modules/load";
 const DISK: &str = "/dev/vda";
-const MOUNT_POINT: &str = "/disk";
+const MOUNT_POINT: &str = "/mnt";
 /// The devices that are virtio ports: there is one.
 const PORTS: &str = "/sys/class/virtio-ports";
 /// How long a device may take to appear, and the server to end.
@@ -70,7 +71,8 @@ fn run(role: &[String]) -> anyhow::Result<()> {
     load_modules()?;
     let role: Vec<&str> = role.iter().map(String::as_str).collect();
     let server = match role[..] {
-        ["serve"] => Some(serve()?),
+        ["serve"] => Some(serve(None)?),
+        ["serve", address, netmask] => Some(serve(Some((address.parse()?, netmask.parse()?)))?),
         ["client", address, netmask] => {
             network::join(address.parse()?, netmask.parse()?).context("the network")?;
             None
@@ -89,14 +91,14 @@ fn run(role: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn serve() -> anyhow::Result<Pid> {
+fn serve(address: Option<(Ipv4Addr, Ipv4Addr)>) -> anyhow::Result<Pid> {
     // Written back within a second or two instead of half a minute, so that more is on the medium when the power is
     // cut, and in more states.
     for (setting, centiseconds) in [("dirty_expire", "100"), ("dirty_writeback", "50")] {
         let path = format!("/proc/sys/vm/{setting}_centisecs");
         std::fs::write(&path, centiseconds).context(path)?;
     }
-    network::bridge().context("the network")?;
+    network::bridge(address).context("the network")?;
     mount_disk()?;
     let server = Command::new("/bin/outlast")
         .args(["serve", "--config", "/etc/outlast.toml"])

@@ -16,8 +16,9 @@ const BRIDGE: &str = "br0";
 const SIOCBRADDBR: libc::Ioctl = 0x89a0;
 const SIOCBRADDIF: libc::Ioctl = 0x89a2;
 
-/// Bridges the card with a TAP that outlives its users, and sets all three up.
-pub fn bridge() -> io::Result<()> {
+/// Bridges the card with a TAP that outlives its users, and sets all three up. `address`: of the bridge, with its
+/// netmask.
+pub fn bridge(address: Option<(Ipv4Addr, Ipv4Addr)>) -> io::Result<()> {
     make_tap()?;
     let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     control(&socket, SIOCBRADDBR, &mut request(BRIDGE))?;
@@ -29,21 +30,29 @@ pub fn bridge() -> io::Result<()> {
         bridge.ifr_ifru.ifru_ifindex = unsafe { index.ifr_ifru.ifru_ifindex };
         control(&socket, SIOCBRADDIF, &mut bridge)?;
     }
+    if let Some((address, netmask)) = address {
+        assign(&socket, BRIDGE, address, netmask)?;
+    }
     set_up(&socket, &[CARD, TAP, BRIDGE, "lo"])
 }
 
 /// Gives the card an address, and sets it up.
 pub fn join(address: Ipv4Addr, netmask: Ipv4Addr) -> io::Result<()> {
     let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    assign(&socket, CARD, address, netmask)?;
+    set_up(&socket, &[CARD, "lo"])
+}
+
+fn assign(socket: &OwnedFd, device: &str, address: Ipv4Addr, netmask: Ipv4Addr) -> io::Result<()> {
     for (ioctl, address) in [
         (libc::SIOCSIFADDR, address),
         (libc::SIOCSIFNETMASK, netmask),
     ] {
-        let mut request = request(CARD);
+        let mut request = request(device);
         request.ifr_ifru.ifru_addr = socket_address(address);
-        control(&socket, ioctl, &mut request)?;
+        control(socket, ioctl, &mut request)?;
     }
-    set_up(&socket, &[CARD, "lo"])
+    Ok(())
 }
 
 fn set_up(socket: &OwnedFd, devices: &[&str]) -> io::Result<()> {
