@@ -224,7 +224,7 @@ impl Nvram {
     pub const SIZE_MAX_BYTES: u64 = 1 << 40;
 }
 
-/// What the state in the log survives. `mirror` is refused until it is implemented.
+/// Defines what the state in the log survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Nothing: no checkpoints, for benchmarks only.

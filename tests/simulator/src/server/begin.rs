@@ -29,7 +29,7 @@ impl Server {
         self.prepare_to_take_over();
         let lives = u64::from(self.lives());
         let seed = self.scenario.seed ^ (lives << 48);
-        if lives > 0 && self.is(Mutation::AnswersTooEarly) {
+        if lives > 0 && self.is(Mutation::SendsBeforeRecovery) {
             self.answer_too_early(now);
         }
         let (mut stack, smb) = self.configurations(self.lives());
@@ -39,7 +39,7 @@ impl Server {
             true => unauthenticated::PATIENCE,
             false => Duration::from_secs(3600),
         };
-        if self.is(Mutation::WindowsWithoutRoom) {
+        if self.is(Mutation::WindowsExceedRoom) {
             stack.receive_total *= 64;
             stack.receive_reserve = 0;
         }
@@ -111,7 +111,7 @@ impl Server {
             "a follower does not take over"
         );
         let base = match self.scenario.mutation {
-            Some(Mutation::OutageIsTime) if lives > 0 => {
+            Some(Mutation::OutageCountsAsTime) if lives > 0 => {
                 recovered.service_time + self.scenario.outage
             }
             _ => recovered.service_time,

@@ -73,7 +73,7 @@ impl Server {
         }
         let returned = self.life.as_ref().filter(|_| self.lives() > 0);
         let is_silent = returned.is_some_and(|life| self.clock.now() < life.began + SILENCE);
-        if is_silent && self.is(Mutation::SilentAfterReturn) {
+        if is_silent && self.is(Mutation::SilentAfterRestart) {
             return;
         }
         for frame in frames {
