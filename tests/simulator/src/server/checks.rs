@@ -87,7 +87,7 @@ impl Server {
     /// Sends a frame to the wire, and checks it.
     pub(super) fn leaves(&mut self, frame: &TxFrame, net: &Net) {
         let cut = self.port_cut();
-        let forgotten = self.forgetful.as_mut().and_then(|it| it.forget(frame));
+        let forgotten = self.reneging.as_mut().and_then(|it| it.forget(frame));
         let frame = forgotten.as_ref().unwrap_or(frame);
         let known = |port| Known {
             may_end: net.may_end(port) || cut == Some(port),
