@@ -61,6 +61,22 @@ fn an_offer_without_an_acknowledgement_is_given_up() {
 }
 
 #[test]
+fn an_acknowledgement_of_another_address_is_ignored() {
+    let mut world = World::dhcp();
+    let discover = world.asked();
+    world.deliver(&Answer::offer(discover.xid).frame());
+    let request = world.asked();
+    let address = Ipv4Addr::new(10, 0, 0, 78);
+    let answer = Answer {
+        address,
+        ..Answer::ack(request.xid)
+    };
+    world.deliver(&answer.frame());
+    assert_eq!(world.asked().kind, DhcpMessageType::Request);
+    assert_eq!(world.records, []);
+}
+
+#[test]
 fn a_refused_request_begins_again_after_a_pause() {
     let mut world = World::dhcp();
     let discover = world.asked();

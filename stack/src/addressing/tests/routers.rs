@@ -334,6 +334,7 @@ fn invalid_advertisements_are_ignored() {
 #[test]
 fn a_flood_of_routers_and_prefixes_is_bounded() {
     let mut world = world();
+    let mut probes = 0;
     for n in 1..1000_u16 {
         let prefix = Ipv6Addr::new(0xfd00, n, 0, 0, 0, 0, 0, 0);
         let source = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n);
@@ -346,10 +347,12 @@ fn a_flood_of_routers_and_prefixes_is_bounded() {
             .frame(),
         );
         world.now += Duration::from_millis(20);
-        world.poll();
+        let frames = world.poll();
+        probes += frames.iter().filter(|frame| frame[54] == 135).count();
     }
     assert_eq!(world.client.acquired().routers.len(), 3);
     assert_eq!(world.client.acquired().prefixes.len(), 3);
+    assert_eq!(probes, 3);
     // From one router, ten a second.
     let before = world.records.len();
     world.now = seconds(world.now.as_secs() + 1);
