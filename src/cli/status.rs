@@ -67,6 +67,15 @@ pub(super) fn table(status: &Status, now: Duration) -> String {
         format!("{} (Outlast {}) serves", serves.name, status.version),
         serves.unc_paths().collect::<Vec<_>>().join(" "),
     ]);
+    if serves.addresses.is_empty() {
+        line(&["the network has assigned no address yet".to_owned()]);
+    }
+    for of in &status.assigned {
+        let left = of
+            .left_seconds
+            .map_or_else(|| "without end".to_owned(), |left| format!("{left} s left"));
+        line(&[format!("address {} by {},", of.address, of.source), left]);
+    }
     line(&[
         format!("up {},", length(status.uptime_seconds)),
         format!("worker {},", status.worker_pid),

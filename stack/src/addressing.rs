@@ -1,5 +1,5 @@
-//! Acquires addresses from the network: an IPv4 address by DHCP (RFC 2131), IPv6 addresses by router advertisements (RFC
-//! 4861, RFC 4862).
+//! Acquires addresses from the network: an IPv4 address by DHCP (RFC 2131), IPv6 addresses by router advertisements
+//! (RFC 4861, RFC 4862).
 //!
 //! What has been acquired is durable. It changes only by [`Acquired::apply`], live and in a recovery. Exchanges with
 //! servers and routers are volatile: after a crash they begin again.

@@ -9,8 +9,8 @@ impl Stack {
     /// Changes the addresses and the default routers. Returns the frames that announce new addresses, to be sent after
     /// the next commit; none before [`resume`](Stack::resume), which announces all.
     ///
-    /// Connections on an address that the stack does not have any more end. Nothing is sent for that: no packet may have
-    /// such a source.
+    /// Connections on an address that the stack does not have any more end. Nothing is sent for that: no packet may
+    /// have such a source.
     pub fn set_addresses(
         &mut self,
         addresses: Vec<(IpAddr, u8)>,

@@ -514,6 +514,7 @@ impl Life {
         Time {
             now: self.service(now),
             wall: wall(now),
+            uptime: now,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use outlast::server::eviction::EvictionLimits;
 use outlast::server::recover::{Parts, recover};
 use outlast_nvram::Incarnation;
+use outlast_stack::addressing::Sources;
 use outlast_stack::{Lost, RxFrame};
 
 use super::{End, Life, Server, wall};
@@ -55,6 +56,8 @@ impl Server {
             reply_room: REPLY_ROOM,
             effect_room: EFFECT_ROOM,
             wall: wall(now),
+            uptime: now,
+            sources: Sources::default(),
             incarnation: Incarnation {
                 host: [self.machine(); 16],
                 boot: [self.boot(); 16],
