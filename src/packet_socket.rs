@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 /// The receive buffer of the socket. Frames of 64 KiB count in full, even if they are truncated.
 const BUFFER_BYTES: usize = 256 << 20;
 
-/// Opens a non-blocking socket, which receives no frame before [`hear`].
+/// Opens a non-blocking socket, which receives no frame before [`receive_all`].
 ///
 /// # Errors
 /// The account lacks the right.
@@ -32,7 +32,7 @@ pub fn open() -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// The device has disappeared.
-pub fn hear(socket: &OwnedFd, index: u32) -> io::Result<()> {
+pub fn receive_all(socket: &OwnedFd, index: u32) -> io::Result<()> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
         sll_protocol: (libc::ETH_P_ALL as u16).to_be(),

@@ -235,13 +235,13 @@ fn transfer(test: &str, workload: Workload, fault: Fault, kind: &Kind) {
 
 //= patent fig2-223, fig2-225
 #[test]
-fn a_get_goes_on_through_takeover_and_giveback() {
+fn a_get_continues_through_takeover_and_giveback() {
     let test = "mirror_get_elective";
     transfer(test, Workload::Get, Fault::Elective, &USUAL);
 }
 
 #[test]
-fn a_put_goes_on_through_takeover_and_giveback() {
+fn a_put_continues_through_takeover_and_giveback() {
     let test = "mirror_put_elective";
     let kind = Kind {
         dialect: ENCRYPTED,
@@ -253,7 +253,7 @@ fn a_put_goes_on_through_takeover_and_giveback() {
 //= patent claim-20, claim-41
 //= patent fig4-409, fig4-411, fig4-413, fig4-415
 #[test]
-fn a_get_goes_on_when_the_first_machine_is_lost() {
+fn a_get_continues_when_the_first_machine_is_lost() {
     let test = "mirror_get_kill";
     let kind = Kind {
         dialect: ENCRYPTED,
@@ -264,18 +264,18 @@ fn a_get_goes_on_when_the_first_machine_is_lost() {
 }
 
 #[test]
-fn a_put_goes_on_when_the_first_machine_is_lost() {
+fn a_put_continues_when_the_first_machine_is_lost() {
     transfer("mirror_put_kill", Workload::Put, Fault::Kill, &USUAL);
 }
 
 #[test]
-fn a_put_goes_on_when_the_worker_is_killed() {
+fn a_put_continues_when_the_worker_is_killed() {
     let test = "mirror_put_worker";
     transfer(test, Workload::Put, Fault::KillWorker, &USUAL);
 }
 
 #[test]
-fn a_get_goes_on_when_the_worker_is_killed() {
+fn a_get_continues_when_the_worker_is_killed() {
     let test = "mirror_get_worker";
     transfer(test, Workload::Get, Fault::KillWorker, &USUAL);
 }
@@ -286,7 +286,7 @@ const POWER_AND_MIRROR: Kind = Kind {
 };
 
 #[test]
-fn with_power_and_mirror_a_put_goes_on_when_the_first_machine_is_lost() {
+fn with_power_and_mirror_a_put_continues_when_the_first_machine_is_lost() {
     let test = "mirror_power_put_kill";
     transfer(test, Workload::Put, Fault::Kill, &POWER_AND_MIRROR);
 }
@@ -301,7 +301,7 @@ fn with_power_and_mirror_sessions_survive_when_both_machines_lose_power() {
     let mut pair = Pair::start(test, &POWER_AND_MIRROR);
     let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", LINK]));
     let mut idle = Idle::begin();
-    idle.go_on(1);
+    idle.write_and_read(1);
     pair.wait_until_in_step(0);
     for node in [1, 0] {
         pair.end_by_power_cut(node);
@@ -312,11 +312,11 @@ fn with_power_and_mirror_sessions_survive_when_both_machines_lose_power() {
     }
     pair.servers[0].start_again();
     pair.servers[1].start_again();
-    idle.go_on(2);
+    idle.write_and_read(2);
     pair.wait_until_in_step(0);
     // The other machine has everything again.
     pair.kill(0);
-    idle.go_on(3);
+    idle.write_and_read(3);
     pair.wait_until_serving(1);
     drop(idle);
     pair.servers[1].wait_until_left_alone();
@@ -325,7 +325,7 @@ fn with_power_and_mirror_sessions_survive_when_both_machines_lose_power() {
 }
 
 #[test]
-fn a_put_goes_on_while_the_interconnect_is_down() {
+fn a_put_continues_while_the_interconnect_is_down() {
     transfer("mirror_put_link", Workload::Put, Fault::LinkDown, &USUAL);
 }
 
@@ -348,7 +348,7 @@ impl Idle {
     }
 
     /// Writes more data, and reads all of it back.
-    fn go_on(&mut self, what: u8) {
+    fn write_and_read(&mut self, what: u8) {
         let at = self.written.len() as u64;
         self.client.write(self.file, at, &[what; 3000]);
         self.written.extend([what; 3000]);
@@ -361,7 +361,7 @@ impl Idle {
 }
 
 #[test]
-fn a_server_goes_on_without_its_partner_and_takes_it_in_again() {
+fn a_server_continues_without_its_partner_and_ships_to_it_again() {
     let test = "mirror_alone";
     if !can_cut_power(test) {
         return;
@@ -369,7 +369,7 @@ fn a_server_goes_on_without_its_partner_and_takes_it_in_again() {
     let mut pair = Pair::start(test, &USUAL);
     let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", LINK]));
     let mut idle = Idle::begin();
-    idle.go_on(1);
+    idle.write_and_read(1);
     let seen = pair.wait_until_in_step(0).pair.and_then(|pair| pair.link);
     assert!(seen.is_some_and(|link| link.is_connected && link.problem.is_none()));
     let follower = pair.status(1).link.expect("an interconnect");
@@ -382,7 +382,7 @@ fn a_server_goes_on_without_its_partner_and_takes_it_in_again() {
     assert!(text.contains("interconnect: connected"), "{text}");
     // The partner ends, and clients are still served.
     pair.servers[1].terminate();
-    idle.go_on(2);
+    idle.write_and_read(2);
     let status = pair.wait_until_alone(0);
     assert!(
         status
@@ -396,18 +396,18 @@ fn a_server_goes_on_without_its_partner_and_takes_it_in_again() {
         text.contains("NOT IN STEP") && text.contains("NOT CONNECTED"),
         "{text}"
     );
-    idle.go_on(3);
+    idle.write_and_read(3);
     // It cannot take over, because its copy is incomplete.
     pair.kill(0);
     pair.servers[1].start_again();
     let seen = pair.wait_until_waiting(1);
     assert!(seen.if_died.contains("not all here"), "{seen:?}");
     pair.servers[0].start_again();
-    idle.go_on(4);
+    idle.write_and_read(4);
     // It is started again, and receives the whole log.
     pair.wait_until_in_step(0);
     pair.kill(0);
-    idle.go_on(5);
+    idle.write_and_read(5);
     pair.wait_until_serving(1);
     drop(idle);
     pair.servers[1].wait_until_left_alone();
@@ -416,7 +416,7 @@ fn a_server_goes_on_without_its_partner_and_takes_it_in_again() {
 }
 
 #[test]
-fn a_partner_that_is_too_slow_is_left_behind() {
+fn a_partner_that_is_too_slow_is_dropped() {
     let test = "mirror_slow";
     if !can_cut_power(test) {
         return;
@@ -424,17 +424,17 @@ fn a_partner_that_is_too_slow_is_left_behind() {
     let pair = Pair::start(test, &USUAL);
     let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", LINK]));
     let mut idle = Idle::begin();
-    idle.go_on(1);
+    idle.write_and_read(1);
     let supervisor = Pid::from_raw(pair.servers[1].supervisor_pid().cast_signed());
     let supervisor = supervisor.expect("a process");
     kill_process(supervisor, Signal::STOP).expect("a signal");
-    idle.go_on(2);
+    idle.write_and_read(2);
     pair.wait_until_alone(0);
     kill_process(supervisor, Signal::CONT).expect("a signal");
     pair.wait_until_in_step(0);
-    idle.go_on(3);
+    idle.write_and_read(3);
     pair.order(0, &["takeover"]);
-    idle.go_on(4);
+    idle.write_and_read(4);
     drop(idle);
     pair.servers[1].wait_until_left_alone();
     speakers.assert_alternate(2);
@@ -442,7 +442,7 @@ fn a_partner_that_is_too_slow_is_left_behind() {
 }
 
 #[test]
-fn an_old_nvram_that_comes_back_is_not_taken_up() {
+fn an_outdated_nvram_is_not_resumed() {
     let test = "mirror_old";
     if !can_cut_power(test) {
         return;
@@ -450,19 +450,19 @@ fn an_old_nvram_that_comes_back_is_not_taken_up() {
     let mut pair = Pair::start(test, &USUAL);
     let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", LINK]));
     let mut idle = Idle::begin();
-    idle.go_on(1);
+    idle.write_and_read(1);
     pair.kill(0);
     let old = pair.nvram[0].with_extension("old");
     std::fs::copy(&pair.nvram[0], &old).expect("a copy");
     pair.wait_until_serving(1);
-    idle.go_on(2);
+    idle.write_and_read(2);
     // Node a has an older state, and receives that of node b instead.
     pair.servers[0].start_again();
     pair.wait_until_in_step(1);
-    idle.go_on(3);
+    idle.write_and_read(3);
     pair.kill(1);
     pair.wait_until_serving(0);
-    idle.go_on(4);
+    idle.write_and_read(4);
     // The same if it was in step before: its old copy is restored while neither node runs.
     pair.kill(0);
     std::fs::copy(&old, &pair.nvram[0]).expect("a copy");
@@ -485,16 +485,16 @@ fn a_lost_nvram_is_had_back_from_the_partner() {
     let mut pair = Pair::start(test, &USUAL);
     let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", LINK]));
     let mut idle = Idle::begin();
-    idle.go_on(1);
+    idle.write_and_read(1);
     pair.servers[0].terminate();
     pair.wait_until_waiting(1);
     std::fs::remove_file(&pair.nvram[0]).expect("the NVRAM");
     pair.servers[0].start_again();
     pair.wait_until_serving(1);
-    idle.go_on(2);
+    idle.write_and_read(2);
     pair.wait_until_in_step(1);
     pair.order(1, &["giveback"]);
-    idle.go_on(3);
+    idle.write_and_read(3);
     pair.wait_until_serving(0);
     drop(idle);
     pair.servers[0].wait_until_left_alone();
@@ -520,7 +520,7 @@ fn a_takeover_without_a_standing_mirror_takes_the_state_along() {
     pair.servers[1].start_again();
     let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", LINK]));
     let mut idle = Idle::begin();
-    idle.go_on(1);
+    idle.write_and_read(1);
     wait_for("the other node to run", PATIENCE, || {
         pair.status(0).partner_runs.then_some(())
     });
@@ -530,12 +530,12 @@ fn a_takeover_without_a_standing_mirror_takes_the_state_along() {
         "{seen:?}"
     );
     pair.order(0, &["takeover"]);
-    idle.go_on(2);
+    idle.write_and_read(2);
     wait_for("the first node to run", PATIENCE, || {
         pair.status(1).partner_runs.then_some(())
     });
     pair.order(1, &["giveback"]);
-    idle.go_on(3);
+    idle.write_and_read(3);
     drop(idle);
     pair.servers[0].wait_until_left_alone();
     speakers.assert_alternate(3);

@@ -29,6 +29,7 @@ use outlast::server::recover::{Parts, Recovered, recover};
 use outlast_nvram::sink::Batch;
 use outlast_nvram::{Incarnation, Memory, VecMemory};
 use outlast_smb::{Dialect, Entropy, Limits, Oplocks, Requirement, Share};
+use outlast_stack::addressing::Sources;
 use outlast_stack::device::{Device, Faults, MAX_FRAME_LEN, MemoryDevice, SmoltcpPort, pair};
 use outlast_stack::{Capabilities, Lost, RxFrame, TxFrame};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -159,6 +160,8 @@ impl Server {
             reply_room: REPLY_ROOM,
             effect_room: EFFECT_ROOM,
             wall: WALL,
+            uptime: Duration::ZERO,
+            sources: Sources::default(),
             incarnation: Incarnation {
                 host: [1; 16],
                 boot: [self.boot; 16],
@@ -229,6 +232,7 @@ impl Server {
         let time = Time {
             now: now + self.ahead,
             wall: WALL,
+            uptime: now,
         };
         let Some(machine) = &mut self.machine else {
             return;

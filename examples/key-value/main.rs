@@ -23,7 +23,7 @@ use tun_tap::{Iface, Mode};
 const LOG_BYTES: u64 = 64 << 20;
 /// The object of the service; connections have larger numbers.
 const SERVICE: u64 = 0;
-/// Time is put on record so far ahead.
+/// Recorded times are this far ahead of the present one.
 const AHEAD: Duration = Duration::from_secs(1);
 /// Longest line, bytes of answers that may wait for a client, most keys.
 const LINE_MAX: usize = 4096;
@@ -32,7 +32,7 @@ const KEYS_MAX: usize = 1000;
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Service {
-    /// The last number of a connection. It is not used again, and no time before this one.
+    /// The last number of a connection and the last time; neither is used again.
     last_id: u64,
     time: Duration,
     table: BTreeMap<String, String>,
@@ -47,7 +47,7 @@ enum Record {
 }
 
 impl Service {
-    /// The one way in which it changes, live and in recovery.
+    /// The only function that changes the state, live and in recovery.
     fn apply(&mut self, record: Record) {
         match record {
             Record::Service(whole) => *self = whole,
@@ -74,7 +74,7 @@ impl Journal {
         appended.expect("a log that is larger than what may come")
     }
 
-    /// Object 0 whole.
+    /// A snapshot of object 0.
     fn snapshot(&mut self) {
         let whole = Record::Service(self.service.clone());
         self.put(SERVICE, Kind::Snapshot, whole, &[]);
@@ -164,7 +164,7 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Waits until no other process has the file, makes it if there is none, and takes up what is in it.
+/// Waits until no other process has the file, creates it if it does not exist, and recovers its content.
 fn open(file: &std::path::Path, config: Config) -> anyhow::Result<(Journal, Stack)> {
     let mapping = loop {
         match Mapping::create(file, LOG_BYTES).or_else(|_| Mapping::open(file, LOG_BYTES)) {
@@ -209,7 +209,7 @@ fn open(file: &std::path::Path, config: Config) -> anyhow::Result<(Journal, Stac
     Ok((journal, stack))
 }
 
-/// Answers the whole lines of a client, as long as it takes the answers.
+/// Answers the complete lines of a client, while it reads the answers.
 fn serve(conn: ConnId, stack: &mut Stack, journal: &mut Journal) {
     while stack.send_queued(conn) < UNREAD_MAX {
         let received = stack.received(conn).into_iter().flatten().flatten();

@@ -40,7 +40,7 @@ pub(super) fn run(command: &Pair) -> anyhow::Result<()> {
         .zip(keys::make(directory, names.unwrap_or_default())?)
     {
         println!(
-            "{}: move it to node {node}, as partner.key; nobody else may read it",
+            "{}: move it to node {node}, as partner.key; no other account may read it",
             path.display()
         );
     }

@@ -67,6 +67,15 @@ pub(super) fn table(status: &Status, now: Duration) -> String {
         format!("{} (Outlast {}) serves", serves.name, status.version),
         serves.unc_paths().collect::<Vec<_>>().join(" "),
     ]);
+    if serves.addresses.is_empty() {
+        line(&["the network has assigned no address yet".to_owned()]);
+    }
+    for of in &status.assigned {
+        let left = of
+            .left_seconds
+            .map_or_else(|| "without end".to_owned(), |left| format!("{left} s left"));
+        line(&[format!("address {} by {},", of.address, of.source), left]);
+    }
     line(&[
         format!("up {},", length(status.uptime_seconds)),
         format!("worker {},", status.worker_pid),
@@ -127,7 +136,7 @@ fn pair_words(pair: &PairStatus) -> Vec<Vec<String>> {
     let holder = pair.holder.as_ref();
     let mut lines = vec![vec![
         format!("node {}: {},", pair.node, pair.role),
-        holder.map_or("nobody serves,".to_owned(), |holder| {
+        holder.map_or("no node serves,".to_owned(), |holder| {
             format!("node {holder} has the service,")
         }),
         format!("epoch {},", pair.epoch),
@@ -160,9 +169,9 @@ fn pair_words(pair: &PairStatus) -> Vec<Vec<String>> {
 }
 
 fn link_words(link: &LinkStatus) -> Vec<String> {
-    let heard = match link.heard_ms_ago {
-        Some(ms) => format!("heard {} ago", length(ms as f64 / 1e3)),
-        None => "never heard".to_owned(),
+    let last_frame = match link.heard_ms_ago {
+        Some(ms) => format!("last frame {} ago", length(ms as f64 / 1e3)),
+        None => "no frame received".to_owned(),
     };
     match link.is_connected {
         true => vec![
@@ -172,12 +181,12 @@ fn link_words(link: &LinkStatus) -> Vec<String> {
                 None => "not compared yet,".to_owned(),
             },
             format!("{} us there and back,", link.round_trip_us),
-            heard,
+            last_frame,
         ],
         false => {
             let why = link.problem.as_deref().unwrap_or("no node answers");
             let words = ["interconnect:", "NOT", "CONNECTED,"].into_iter();
-            let words = words.map(str::to_owned).chain([format!("{heard}:")]);
+            let words = words.map(str::to_owned).chain([format!("{last_frame}:")]);
             words.chain(why.split(' ').map(str::to_owned)).collect()
         }
     }

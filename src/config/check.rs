@@ -28,6 +28,9 @@ pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Vec<Error
     if let (Some(shares), Some(nvram)) = (&shares, &nvram) {
         note(check.availability(shares, nvram), &mut errors);
     }
+    if let Some(network) = &network {
+        note(check.discovery(file.discovery, network), &mut errors);
+    }
     let limits = note(check.limits(&file.limits), &mut errors);
     let log = note(check.log(&file.log), &mut errors).unwrap_or_default();
     let metrics = note(check.metrics(&file.metrics), &mut errors).unwrap_or_default();

@@ -123,7 +123,7 @@ impl Check<'_> {
         if secret.is_some() && !has_ca {
             return self.fail(
                 "partner.etcd_ca",
-                "is missing, so nobody could tell etcd from another server",
+                "is missing, so another server could not be distinguished from etcd",
                 "name the file with the certificate (PEM) that has signed etcd's",
             );
         }

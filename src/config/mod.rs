@@ -31,6 +31,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use outlast_stack::addressing::Sources;
+
 use crate::control::Serves;
 #[cfg(test)]
 use crate::logging::Format;
@@ -157,8 +159,10 @@ pub struct Network {
     pub offload: bool,
     /// `mac`: unicast. Default: locally administered, derived from `server.name`.
     pub mac: [u8; 6],
-    /// `addresses`: one or more of either family, with the length of their subnets' prefix.
+    /// `addresses`: those that are given, with the length of their subnets' prefix.
     pub addresses: Vec<Cidr>,
+    /// `addresses`: the sources of more of them, `"dhcp"` and `"router-advertisements"`.
+    pub sources: Sources,
     /// `gateway`: the IPv4 one.
     pub gateway_v4: Option<Ipv4Addr>,
     /// `gateway`: the IPv6 one. The key takes one address, or a list of one of each family.
@@ -224,7 +228,7 @@ impl Nvram {
     pub const SIZE_MAX_BYTES: u64 = 1 << 40;
 }
 
-/// What the state in the log survives. `mirror` is refused until it is implemented.
+/// Defines what the state in the log survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Nothing: no checkpoints, for benchmarks only.

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use outlast_stack::addressing::Sources;
+
 use super::check::Check;
 use super::{Cidr, Error, Network, file};
 
@@ -9,6 +11,11 @@ use super::{Cidr, Error, Network, file};
 const MTU_MIN: u16 = 1280;
 /// Largest MTU of a TAP device: 65535 less the Ethernet header.
 const MTU_MAX: u16 = 65521;
+
+const ADDRESSES: &str = "network.addresses";
+/// The words for sources of addresses.
+const DHCP: &str = "dhcp";
+const ROUTER_ADVERTISEMENTS: &str = "router-advertisements";
 
 impl Check<'_> {
     pub(super) fn network(&self, network: &file::Network, name: &str) -> Result<Network, Error> {
@@ -29,13 +36,15 @@ impl Check<'_> {
         let mtu = self.number("network.mtu", network.mtu, MTU_MIN, MTU_MAX)?;
         let ttl = self.number("network.ttl", network.ttl, 1, u8::MAX)?;
         let dscp = self.number("network.dscp", network.dscp, 0, 63)?;
-        let addresses = self.addresses(&network.addresses)?;
+        let (addresses, sources) = self.addresses(&network.addresses)?;
+        self.gateways_are_given(&network.gateway, sources)?;
         let (gateway_v4, gateway_v6) = self.gateways(&network.gateway, &addresses)?;
         Ok(Network {
             tap: tap.clone(),
             offload: network.offload,
             mac,
             addresses,
+            sources,
             gateway_v4,
             gateway_v6,
             mtu,
@@ -80,15 +89,64 @@ impl Check<'_> {
         Ok(mac)
     }
 
-    fn addresses(&self, texts: &[String]) -> Result<Vec<Cidr>, Error> {
-        const KEY: &str = "network.addresses";
+    fn addresses(&self, texts: &[String]) -> Result<(Vec<Cidr>, Sources), Error> {
         if texts.is_empty() {
             return self.fail(
-                KEY,
+                ADDRESSES,
                 "is empty",
-                "give at least one address, such as \"10.77.0.1/24\"",
+                "give at least one address, such as \"10.77.0.1/24\", or \"dhcp\"",
             );
         }
+        let has = |source: &str| texts.iter().filter(|text| *text == source).count();
+        let (dhcp, advertised) = (has(DHCP), has(ROUTER_ADVERTISEMENTS));
+        if dhcp > 1 || advertised > 1 {
+            return self.fail(ADDRESSES, "names a source twice", "remove one of them");
+        }
+        let sources = Sources {
+            dhcp: dhcp > 0,
+            router_advertisements: advertised > 0,
+        };
+        let is_given = |text: &&String| *text != DHCP && *text != ROUTER_ADVERTISEMENTS;
+        let given: Vec<&String> = texts.iter().filter(is_given).collect();
+        let addresses = self.given_addresses(&given)?;
+        if sources.dhcp && addresses.iter().any(|of| of.address.is_ipv4()) {
+            return self.fail(
+                ADDRESSES,
+                "has an IPv4 address besides \"dhcp\"",
+                "remove one of them",
+            );
+        }
+        // Addresses by advertisements: the link-local one, and three.
+        let most = outlast_stack::MAX_ADDRESSES - dhcp - 4 * advertised;
+        if addresses.len() > most {
+            return self.fail(
+                ADDRESSES,
+                "has too many addresses",
+                &format!("use {most} at most"),
+            );
+        }
+        Ok((addresses, sources))
+    }
+
+    /// Checks that no gateway is given for a family whose gateway the network names.
+    fn gateways_are_given(&self, texts: &[String], sources: Sources) -> Result<(), Error> {
+        let is_named = |text: &String| match text.parse() {
+            Ok(IpAddr::V4(_)) => sources.dhcp,
+            Ok(IpAddr::V6(_)) => sources.router_advertisements,
+            Err(_) => false,
+        };
+        match texts.iter().find(|text| is_named(text)) {
+            Some(gateway) => self.fail(
+                "network.gateway",
+                format!("{gateway} is given, but the network names the gateway"),
+                "remove it, or give the address in network.addresses",
+            ),
+            None => Ok(()),
+        }
+    }
+
+    fn given_addresses(&self, texts: &[&String]) -> Result<Vec<Cidr>, Error> {
+        const KEY: &str = ADDRESSES;
         let mut addresses: Vec<Cidr> = Vec::new();
         for text in texts {
             let parsed = text
@@ -98,7 +156,7 @@ impl Check<'_> {
                 return self.fail(
                     KEY,
                     format!("{text:?} is not an address with a prefix length"),
-                    "write it as \"10.77.0.1/24\" or \"fd77::1/64\"",
+                    "write it as \"10.77.0.1/24\" or \"fd77::1/64\", or use \"dhcp\" or \"router-advertisements\"",
                 );
             };
             let cidr = Cidr {
@@ -128,13 +186,6 @@ impl Check<'_> {
                 );
             }
             addresses.push(cidr);
-        }
-        if addresses.len() > outlast_stack::MAX_ADDRESSES {
-            return self.fail(
-                KEY,
-                "has too many addresses",
-                &format!("use {} at most", outlast_stack::MAX_ADDRESSES),
-            );
         }
         Ok(addresses)
     }

@@ -174,10 +174,10 @@ fn every_mistake_has_its_line() {
           \"02:00:00:00:00:10\""),
         ("10.77.0.1/24", "10.77.0.1",
          ": network.addresses: \"10.77.0.1\" is not an address with a prefix length; write it as \"10.77.0.1/24\" or \
-          \"fd77::1/64\""),
+          \"fd77::1/64\", or use \"dhcp\" or \"router-advertisements\""),
         ("10.77.0.1/24", "10.77.0.300/24",
          ": network.addresses: \"10.77.0.300/24\" is not an address with a prefix length; write it as \
-          \"10.77.0.1/24\" or \"fd77::1/64\""),
+          \"10.77.0.1/24\" or \"fd77::1/64\", or use \"dhcp\" or \"router-advertisements\""),
         ("10.77.0.1/24", "10.77.0.1/33",
          ": network.addresses: \"10.77.0.1/33\" has an impossible prefix length; use /1 to /32"),
         ("fd77::1/64", "fd77::1/129",
@@ -195,7 +195,14 @@ fn every_mistake_has_its_line() {
         ("fd77::1/64", "10.77.0.1/16",
          ": network.addresses: 10.77.0.1 appears twice; remove one of them"),
         ("[\"10.77.0.1/24\", \"fd77::1/64\"]", "[]",
-         ": network.addresses: is empty; give at least one address, such as \"10.77.0.1/24\""),
+         ": network.addresses: is empty; give at least one address, such as \"10.77.0.1/24\", or \"dhcp\""),
+        ("[\"10.77.0.1/24\", \"fd77::1/64\"]", "[\"dhcp\", \"dhcp\"]",
+         ": network.addresses: names a source twice; remove one of them"),
+        ("fd77::1/64", "dhcp",
+         ": network.addresses: has an IPv4 address besides \"dhcp\"; remove one of them"),
+        ("10.77.0.1/24", "dhcp",
+         ": network.gateway: 10.77.0.254 is given, but the network names the gateway; remove it, or give the address \
+          in network.addresses"),
         ("10.77.0.254", "10.77.1.254",
          ": network.gateway: 10.77.1.254 is on no subnet of network.addresses; name a gateway on one of these \
           subnets, or correct the prefix length"),
@@ -263,6 +270,29 @@ fn every_mistake_has_its_line() {
         let error = parse(&FULL.replacen(good, bad, 1)).expect_err(bad);
         assert_eq!(error.to_string(), format!("/etc/outlast/o.toml{line}"));
     }
+}
+
+#[test]
+fn the_network_can_be_a_source_of_addresses() {
+    let with = |addresses: &str| GOOD.replace("[\"10.77.0.1/24\", \"fd77::1/64\"]", addresses);
+    let network = parse(&with("[\"dhcp\", \"router-advertisements\"]"))
+        .unwrap()
+        .network;
+    assert!(network.sources.dhcp && network.sources.router_advertisements);
+    assert_eq!(network.addresses, []);
+    let network = parse(&with("[\"dhcp\", \"fd77::1/64\"]")).unwrap().network;
+    assert!(network.sources.dhcp && !network.sources.router_advertisements);
+    assert_eq!(network.addresses.len(), 1);
+    // The link-local address and three prefixes have places in smoltcp's table.
+    let five: Vec<String> = (1..=5).map(|n| format!("\"fd77::{n}/64\"")).collect();
+    let text = format!("[\"router-advertisements\", {}]", five.join(", "));
+    let error = parse(&with(&text)).unwrap_err().to_string();
+    assert!(
+        error.ends_with("has too many addresses; use 3 at most"),
+        "{error}"
+    );
+    let discovery = with("[\"dhcp\"]") + "[discovery]\nnetbios = true\n";
+    assert_eq!(parse(&discovery).unwrap_err().key, "discovery");
 }
 
 #[test]

@@ -15,8 +15,9 @@ mod tests;
 pub use listener::{BindError, Listener};
 pub use probe::PROBE_ANSWER;
 pub use protocol::{
-    ActivityStatus, Command, ComparedStatus, ConnectionStatus, LinkStatus, LogStatus, Outage,
-    PairStatus, ReceiveStatus, Reply, Serves, SmbStatus, StandbyStatus, Status, TcpStatus,
+    ActivityStatus, AssignedStatus, Command, ComparedStatus, ConnectionStatus, LinkStatus,
+    LogStatus, Outage, PairStatus, ReceiveStatus, Reply, Serves, SmbStatus, StandbyStatus, Status,
+    TcpStatus,
 };
 pub use server::{
     Answers, ControlRequest, Gate, Submit, answer, metrics_of, relay, serve, stand_in,

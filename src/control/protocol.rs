@@ -137,6 +137,9 @@ pub struct Status {
     /// The pair to which this server belongs; `None`: it is alone.
     #[serde(default)]
     pub pair: Option<PairStatus>,
+    /// The addresses that the network has assigned.
+    #[serde(default)]
+    pub assigned: Vec<AssignedStatus>,
     /// One for each TCP connection.
     pub connections: Vec<ConnectionStatus>,
 }
@@ -236,9 +239,21 @@ impl Status {
             activity: ActivityStatus::default(),
             returns: Vec::new(),
             pair: None,
+            assigned: Vec::new(),
             connections: Vec::new(),
         }
     }
+}
+
+/// An address that the network has assigned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedStatus {
+    /// The address.
+    pub address: IpAddr,
+    /// Its source: `dhcp` or `router-advertisements`.
+    pub source: String,
+    /// The time until it ends, in seconds; `None`: it does not end.
+    pub left_seconds: Option<u64>,
 }
 
 /// Room in the log for what clients send, over all connections.

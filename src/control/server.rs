@@ -130,7 +130,7 @@ pub fn serve(listener: UnixListener, submit: Submit, gate: Gate) -> anyhow::Resu
     std::thread::Builder::new()
         .name("control".into())
         .spawn(move || {
-            die_with(gate.supervisor_pid);
+            end_with(gate.supervisor_pid);
             accept(&listener, &submit, &gate, &theirs);
         })
         .context("cannot start a thread")?;
@@ -139,7 +139,7 @@ pub fn serve(listener: UnixListener, submit: Submit, gate: Gate) -> anyhow::Resu
 
 /// The parent-death signal belongs to a thread, and the kernel clears it when the thread changes its file-system user,
 /// as the event loop does (prctl(2)). This thread never does, so it stays set here.
-fn die_with(supervisor_pid: u32) {
+fn end_with(supervisor_pid: u32) {
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
         warn!("the supervisor's death will not end this process: {error}");
     }
@@ -225,7 +225,7 @@ fn carry_out(command: Command, submit: &Submit, gate: &Gate) -> Reply {
         _ => {}
     }
     let asks = command == Command::Status;
-    match hear(&submit.submit(command), asks, gate) {
+    match wait_for_reply(&submit.submit(command), asks, gate) {
         Ok(Reply::Status(mut status)) => {
             status.executable = std::fs::read_link("/proc/self/exe").unwrap_or_default();
             Reply::Status(status)
@@ -255,7 +255,11 @@ fn capture(file: Option<PathBuf>, headers_only: bool, gate: &Gate) -> Reply {
 }
 
 /// Waits for the loop's answer. If the loop takes no turn, a status request is answered with that at once.
-fn hear(answer: &Receiver<Reply>, asks: bool, gate: &Gate) -> Result<Reply, RecvTimeoutError> {
+fn wait_for_reply(
+    answer: &Receiver<Reply>,
+    asks: bool,
+    gate: &Gate,
+) -> Result<Reply, RecvTimeoutError> {
     let begun = Instant::now();
     let pulse = gate.pulse.as_ref().filter(|_| asks);
     loop {

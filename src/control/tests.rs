@@ -90,6 +90,7 @@ fn status() -> Status {
             cause: "planned restart".into(),
         }),
         pair: None,
+        assigned: Vec::new(),
         standby: Some(StandbyStatus {
             pid: 4_194_302,
             memory_bytes: 12 << 20,

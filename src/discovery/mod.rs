@@ -40,10 +40,10 @@ impl Discovery {
     /// Processes a received frame, and ignores other protocols.
     pub fn hear(&mut self, frame: &[u8], now: Duration) {
         if let Some(mdns) = &mut self.mdns {
-            mdns.hear(frame, now);
+            mdns.receive(frame, now);
         }
         if let Some(netbios) = &mut self.netbios {
-            netbios.hear(frame);
+            netbios.receive(frame);
         }
     }
 

@@ -134,7 +134,7 @@ impl Responder {
     }
 
     /// Processes a received frame, and ignores other protocols.
-    pub fn hear(&mut self, frame: &[u8]) {
+    pub fn receive(&mut self, frame: &[u8]) {
         let Some(datagram) = Datagram::parse(frame).filter(|it| it.destination.port() == PORT)
         else {
             return;

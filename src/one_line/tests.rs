@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn one_line_whatever_it_says() {
+fn foreign_text_is_quoted_and_limited() {
     assert_eq!(OneLine("ä\n\u{1b}[2J").to_string(), "ä\\n\\u{1b}[2J");
     assert_eq!(OneLine(&"é".repeat(MAX)).to_string(), "é".repeat(MAX));
     assert_eq!(

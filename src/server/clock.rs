@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use outlast_fsa::fileop::FileTime;
+use serde::{Deserialize, Serialize};
 
 /// How far ahead of the current time the committed high-water mark is set. A crash adds at most this much to service
 /// time: many successive crashes must not end a wait much too early.
@@ -19,13 +20,67 @@ const COUNTED: Duration = Duration::from_millis(200);
 /// Seconds from 1601-01-01 to 1970-01-01 (MS-DTYP 2.3.3).
 const FILETIME_EPOCH_SECONDS: u64 = 11_644_473_600;
 
-/// One reading of both clocks.
+/// One reading of the clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time {
     /// Service time.
     pub now: Duration,
     /// Wall time.
     pub wall: FileTime,
+    /// Time since the machine was booted, in which it may have been suspended.
+    pub uptime: Duration,
+}
+
+/// A moment of real time, by which a later process can continue it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anchor {
+    /// The boot of the kernel.
+    pub boot: [u8; 16],
+    /// The time since then.
+    pub uptime: Duration,
+    /// Real time: about the time since 1970.
+    pub real: Duration,
+}
+
+/// Real time, in which leases are counted. Unlike service time it passes during an outage, and unlike wall time it
+/// never runs backwards: within a boot it follows the time since the boot, and only the time between two boots is taken
+/// from the wall clock.
+#[derive(Debug)]
+pub struct RealTime(Anchor);
+
+impl RealTime {
+    /// Continues from the recorded moment, if there is one.
+    #[must_use]
+    pub fn resumed(recorded: Option<Anchor>, boot: [u8; 16], time: Time) -> RealTime {
+        let since_1601 = Duration::from_micros(time.wall / 10);
+        let unix = since_1601.saturating_sub(Duration::from_secs(FILETIME_EPOCH_SECONDS));
+        let real = match recorded {
+            Some(of) if of.boot == boot => of.real + time.uptime.saturating_sub(of.uptime),
+            Some(of) => unix.max(of.real),
+            None => unix,
+        };
+        RealTime(Anchor {
+            boot,
+            uptime: time.uptime,
+            real,
+        })
+    }
+
+    /// Real time at a reading of the clocks.
+    #[must_use]
+    pub fn at(&self, time: Time) -> Duration {
+        self.0.real + time.uptime.saturating_sub(self.0.uptime)
+    }
+
+    /// The moment of a reading of the clocks.
+    #[must_use]
+    pub fn anchor(&self, time: Time) -> Anchor {
+        Anchor {
+            boot: self.0.boot,
+            uptime: time.uptime,
+            real: self.at(time),
+        }
+    }
 }
 
 /// Converts the machine's clocks into service time and wall time.
@@ -47,11 +102,15 @@ impl Clock {
         }
     }
 
-    /// Both clocks, now.
+    /// All clocks, now.
     #[must_use]
     pub fn read(&self) -> Time {
         let now = self.base + (as_duration(monotonic()).saturating_sub(as_duration(self.started)));
-        Time { now, wall: wall() }
+        Time {
+            now,
+            wall: wall(),
+            uptime: uptime(),
+        }
     }
 
     /// Service time since this process began.
@@ -121,6 +180,12 @@ impl HighWater {
 pub fn wall() -> FileTime {
     let wall = as_duration(rustix::time::clock_gettime(rustix::time::ClockId::Realtime));
     (wall.as_secs() + FILETIME_EPOCH_SECONDS) * 10_000_000 + u64::from(wall.subsec_nanos()) / 100
+}
+
+/// Time since the machine was booted, now.
+#[must_use]
+pub fn uptime() -> Duration {
+    as_duration(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
 }
 
 fn monotonic() -> rustix::time::Timespec {

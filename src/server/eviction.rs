@@ -235,7 +235,7 @@ impl<F: FileSystem> Machine<F> {
             && !self.windows.is_waiting(conn)
             && !self.under_way.as_ref().is_some_and(at_work)
             && self.stack.received_len(conn) > 0;
-        let goes_on = |mark: &Mark| {
+        let makes_progress = |mark: &Mark| {
             let taken = standing.snd_una.since(mark.standing.snd_una) >= ENOUGH;
             let come = standing.rcv_nxt.since(mark.standing.rcv_nxt) >= ENOUGH;
             // a refused segment shows that the client has tried
@@ -244,7 +244,7 @@ impl<F: FileSystem> Machine<F> {
             answered || ((taken || !has_replies) && (come || tried || !has_part))
         };
         match client.mark {
-            Some(mark) if (has_replies || has_part) && !goes_on(&mark) => {
+            Some(mark) if (has_replies || has_part) && !makes_progress(&mark) => {
                 now.saturating_sub(mark.at)
             }
             _ => {

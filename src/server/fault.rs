@@ -87,7 +87,7 @@ impl Probe for Unarmed {
     fn at(&mut self, _: Point, _: When, _: &str) {}
 }
 
-/// A probe that ends the process at one point.
+/// A probe that ends or blocks the process at one point.
 #[derive(Debug)]
 pub struct Armed {
     file: PathBuf,
@@ -95,20 +95,20 @@ pub struct Armed {
     when: When,
     operation: String,
     remaining: u32,
-    blow: Blow,
+    action: Action,
 }
 
-/// How it ends.
+/// What happens at the point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Blow {
-    /// By SIGKILL, once.
-    Once,
-    /// Not at all: it loops, once.
-    Spin,
-    /// By SIGKILL, each time.
-    Kill,
-    /// By its own fault, each time.
-    Abort,
+enum Action {
+    /// The process is killed (SIGKILL) the first time.
+    KillOnce,
+    /// It loops without end the first time.
+    SpinOnce,
+    /// It is killed each time.
+    KillAlways,
+    /// It aborts each time.
+    AbortAlways,
 }
 
 /// Makes the probe that the environment asks for.
@@ -134,10 +134,16 @@ pub fn from_environment() -> anyhow::Result<Box<dyn Probe>> {
         )
     };
     let line = line.trim();
-    let abort = line.strip_suffix(":abort").map(|line| (line, Blow::Abort));
-    let kill = line.strip_suffix(":kill").map(|line| (line, Blow::Kill));
-    let spin = line.strip_suffix(":spin").map(|line| (line, Blow::Spin));
-    let (line, blow) = abort.or(kill).or(spin).unwrap_or((line, Blow::Once));
+    let abort = line
+        .strip_suffix(":abort")
+        .map(|line| (line, Action::AbortAlways));
+    let kill = line
+        .strip_suffix(":kill")
+        .map(|line| (line, Action::KillAlways));
+    let spin = line
+        .strip_suffix(":spin")
+        .map(|line| (line, Action::SpinOnce));
+    let (line, action) = abort.or(kill).or(spin).unwrap_or((line, Action::KillOnce));
     let [point, when, operation, count] = line.split(':').collect::<Vec<_>>()[..] else {
         bail!(wrong())
     };
@@ -161,7 +167,7 @@ pub fn from_environment() -> anyhow::Result<Box<dyn Probe>> {
         point,
         when,
         remaining,
-        blow,
+        action,
     }))
 }
 
@@ -177,13 +183,13 @@ impl Probe for Armed {
         if self.remaining > 0 {
             return;
         }
-        let is_armed = match self.blow {
-            Blow::Abort => std::process::abort(),
-            Blow::Kill => true,
-            // the next worker must not find it armed
-            Blow::Once | Blow::Spin => std::fs::remove_file(&self.file).is_ok(),
+        let is_armed = match self.action {
+            Action::AbortAlways => std::process::abort(),
+            Action::KillAlways => true,
+            // The next worker must not find the file.
+            Action::KillOnce | Action::SpinOnce => std::fs::remove_file(&self.file).is_ok(),
         };
-        if is_armed && self.blow == Blow::Spin {
+        if is_armed && self.action == Action::SpinOnce {
             loop {
                 std::hint::spin_loop();
             }

@@ -42,7 +42,10 @@ pub(super) fn impossible(object: u64, what: &str) -> anyhow::Error {
 }
 
 fn check(global: &Global) -> anyhow::Result<()> {
-    if global.clock_up_to > LONGEST_SERVICE || global.ids_up_to > MOST_IDS {
+    let anchor = global.anchor.iter();
+    let mut times = anchor.flat_map(|of| [of.uptime, of.real]);
+    let is_late = times.any(|time| time > LONGEST_SERVICE);
+    if is_late || global.clock_up_to > LONGEST_SERVICE || global.ids_up_to > MOST_IDS {
         return Err(impossible(
             GLOBAL,
             "its clock or its ids are impossibly high",
@@ -225,6 +228,7 @@ impl Server {
             Record::WatchedUntil(until) => global.watched_until = until,
             Record::Root { share, key } => global.note_root(share, key),
             Record::Account { name, ids } => global.note_account(&name, ids),
+            Record::Address { record, anchor } => global.note_address(&record, anchor),
             Record::IdsUpTo(mark) => global.ids_up_to = global.ids_up_to.max(mark),
             record => {
                 if fold_one(&mut self.stack, &mut self.smb, object, record, data)? {

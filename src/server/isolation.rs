@@ -101,10 +101,10 @@ impl<F: FileSystem> Machine<F> {
             )
         };
         let offline = self.fs.offline().into_iter().map(line);
-        offline.chain(self.shares_apart()).collect()
+        offline.chain(self.isolated_shares()).collect()
     }
 
-    fn shares_apart(&self) -> Vec<String> {
+    fn isolated_shares(&self) -> Vec<String> {
         let isolated = self.effects.iter().flat_map(|of| &of.isolated);
         let isolated = isolated.map(|(share, isolated)| (share, isolated.state));
         let not_redone = self.effects.iter().flat_map(|of| &of.not_redone);

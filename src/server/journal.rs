@@ -9,8 +9,9 @@ use log::error;
 use outlast_fsa::fileop::{FileKey, ShareId};
 use outlast_nvram::{AppendError, Flag, Handled, Home, Kind, Log, Lsn, Relocation, codec};
 use outlast_smb::Principal;
+use outlast_stack::addressing;
 
-use super::clock::HighWater;
+use super::clock::{Anchor, HighWater};
 use super::medium::{Medium, Shipping};
 use super::record::{GLOBAL, Global, Ids, Record, Root};
 use super::sizes;
@@ -382,6 +383,13 @@ impl Journal {
         let ids = ids.filter(|ids| ids.size(&name) <= sizes::ACCOUNTS);
         self.global.note_account(&name, ids.clone());
         self.put(GLOBAL, Kind::Delta, &Record::Account { name, ids }, &[]);
+    }
+
+    /// Records a change of what the network has assigned.
+    pub fn note_address(&mut self, record: addressing::Record, anchor: Anchor) {
+        self.global.note_address(&record, anchor);
+        let record = Record::Address { record, anchor };
+        self.put(GLOBAL, Kind::Delta, &record, &[]);
     }
 
     /// Writes the snapshot of object 0.

@@ -12,6 +12,7 @@ use outlast_nvram::{Flag, Kind, Lsn};
 use outlast_smb::{Clock, Entropy, Principal, Smb};
 use outlast_stack::{Event, RxFrame, Stack, TxFrame};
 
+use super::addressing::Addressing;
 use super::clock::{Stopwatch, Time};
 use super::consistency::Effects;
 use super::copying::Copier;
@@ -86,6 +87,8 @@ pub struct Machine<F> {
     pub(super) effects: Option<Effects>,
     pub(super) gate: Gate,
     pub(super) copier: Copier,
+    /// The addresses that the network assigns; `None`: all are configured.
+    pub(super) addressing: Option<Addressing>,
     /// Frames that wait until the records they reveal are on the medium, each turn's with the end of its last commit.
     held_back: VecDeque<(Lsn, Vec<TxFrame>)>,
     pub(super) busy: bool,
@@ -138,6 +141,7 @@ impl<F: FileSystem> Machine<F> {
             effects: None,
             gate: Gate::Open,
             copier,
+            addressing: None,
             held_back: VecDeque::new(),
             // messages that a recovery found are unprocessed, and nothing else may wake the loop
             busy: true,
@@ -158,7 +162,9 @@ impl<F: FileSystem> Machine<F> {
 
     /// Ingests one frame. Nothing is acknowledged before the next turn has committed it.
     pub fn ingest(&mut self, frame: RxFrame<'_>, time: Time) {
-        self.stack.ingest(frame, time.now, &mut self.journal);
+        if !self.ingest_address_frame(frame.bytes, time) {
+            self.stack.ingest(frame, time.now, &mut self.journal);
+        }
     }
 
     /// Processes frames that were kept until this server had the connections.
@@ -190,6 +196,7 @@ impl<F: FileSystem> Machine<F> {
         self.grant_windows(time.now);
         let left = self.stack.receive_left();
         let mut frames = Vec::new();
+        self.keep_addresses(time, &mut frames);
         self.stack.poll(time.now, &mut self.journal, &mut frames);
         self.take_events(time);
         // room that was held by a connection which has just ended
@@ -258,10 +265,10 @@ impl<F: FileSystem> Machine<F> {
         let effects = self.effects.as_ref().filter(|_| self.may_redo_unsynced());
         let consistency = effects.and_then(Effects::deadline);
         let wiping = self.journal.wiping_deadline();
-        [self.stack.next_deadline(), gate, consistency, wiping]
-            .into_iter()
-            .flatten()
-            .min()
+        let addressing = self.addressing_deadline();
+        let stack = self.stack.next_deadline();
+        let all = [stack, gate, consistency, wiping, addressing];
+        all.into_iter().flatten().min()
     }
 
     /// Sets whether the partner must be in step even if the durability does not require it.

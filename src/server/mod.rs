@@ -1,6 +1,7 @@
 //! Implements the server: the machine ([`machine`]) and the loop that connects it to its environment.
 
 mod accounts;
+mod addressing;
 pub mod clock;
 mod consistency;
 pub mod contents;

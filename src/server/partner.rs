@@ -95,7 +95,7 @@ impl Partner {
         }
     }
 
-    fn hear(&mut self, log: &mut Log) {
+    fn process_link_events(&mut self, log: &mut Log) {
         while let Some(news) = self.link.news() {
             match news {
                 News::Up(beginning) => self.attach(log, beginning),
@@ -218,7 +218,7 @@ impl Medium for Partner {
     }
 
     fn turn(&mut self, log: &mut Log) {
-        self.hear(log);
+        self.process_link_events(log);
         self.link.set_committed(log.committed().0);
         let facts = self.facts(log);
         // The largest number of changes of state.

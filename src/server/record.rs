@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use outlast_fsa::fileop::{FileKey, FileTime, ShareId};
 use outlast_smb::Entropy;
+use outlast_stack::addressing::{self, Acquired};
 use serde::{Deserialize, Serialize};
 
+use super::clock::Anchor;
 use super::effect::{Effect, Identity};
 use super::sizes;
 
@@ -86,6 +88,13 @@ pub enum Record<'a> {
         /// `None`: there is no such account.
         ids: Option<Ids>,
     },
+    /// Delta of object 0: a change of what the network has assigned.
+    Address {
+        /// The change.
+        record: addressing::Record,
+        /// The moment of the change.
+        anchor: Anchor,
+    },
 }
 
 impl Record<'_> {
@@ -109,6 +118,7 @@ impl Record<'_> {
             Record::Root { .. } => "root",
             Record::Unsynced => "unsynced",
             Record::Account { .. } => "account",
+            Record::Address { .. } => "address",
         }
     }
 }
@@ -130,6 +140,10 @@ pub struct Global {
     pub roots: Vec<Root>,
     /// Local accounts as the name service last knew them, the most recently recorded one last.
     pub accounts: Vec<(String, Ids)>,
+    /// The addresses that the network has assigned.
+    pub acquired: Acquired,
+    /// The moment of the last change of them.
+    pub anchor: Option<Anchor>,
 }
 
 /// The ids of a local account that matter for files.
@@ -174,6 +188,8 @@ impl Global {
             watched_until: 0,
             roots: Vec::new(),
             accounts: Vec::new(),
+            acquired: Acquired::default(),
+            anchor: None,
         };
         entropy.fill(&mut global.secret);
         entropy.fill(&mut global.guid);
@@ -202,6 +218,12 @@ impl Global {
         });
         let dropped = self.accounts.len() - kept.count();
         self.accounts.drain(..dropped);
+    }
+
+    /// Applies a change of what the network has assigned.
+    pub fn note_address(&mut self, record: &addressing::Record, anchor: Anchor) {
+        self.acquired.apply(record);
+        self.anchor = Some(anchor);
     }
 
     /// Notes that the share has this directory.

@@ -8,6 +8,7 @@ use log::{info, warn};
 use outlast_fsa::fileop::FileTime;
 use outlast_nvram::{Handled, Home, Incarnation, Log, Memory};
 use outlast_smb::{ATTEMPTS, Entropy, Task};
+use outlast_stack::addressing::Sources;
 use outlast_stack::{Lost, State as Tcp, TxFrame};
 
 use super::clock::{Stopwatch, Time};
@@ -43,6 +44,10 @@ pub struct Parts<F> {
     pub effect_room: u64,
     /// Wall time now.
     pub wall: FileTime,
+    /// Time since the machine was booted.
+    pub uptime: Duration,
+    /// The sources of addresses besides the configuration.
+    pub sources: Sources,
     /// The machine, and its kernel's boot.
     pub incarnation: Incarnation,
     /// Whether the server is one node of a pair.
@@ -111,6 +116,8 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         reply_room,
         effect_room,
         wall,
+        uptime,
+        sources,
         incarnation,
         company,
         takes_over,
@@ -179,6 +186,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     let time = Time {
         now: global.clock_up_to,
         wall,
+        uptime,
     };
     // Change times can be compared within a boot, and while the wall clock does not run backwards.
     let is_comparable = is_of_this_boot && global.watched_until <= wall;
@@ -229,6 +237,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         machine.drop_object(&condemned);
         set_aside.push(condemned);
     }
+    machine.load_addresses(sources, incarnation.boot, time);
     phases.end("folded", &mut *machine.stopwatch);
     let boot = Boot {
         id: incarnation.boot,

@@ -12,7 +12,7 @@ use outlast_smb::{Entropy, Requirement};
 use outlast_stack::Lost;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use super::clock::{Monotonic, wall};
+use super::clock::{Monotonic, uptime, wall};
 use super::copying::COPY_UNITS;
 use super::eviction::EvictionLimits;
 use super::fault;
@@ -113,6 +113,8 @@ pub fn parts(
         reply_room: REPLY_ROOM,
         effect_room: EFFECT_ROOM,
         wall: wall(),
+        uptime: uptime(),
+        sources: config.network.sources,
         incarnation: incarnation()?,
         company: match &worker.pair {
             Some(page) => company(config, page),

@@ -7,8 +7,8 @@ use outlast_smb::Smb;
 use super::files::FileSystem;
 use super::machine::Machine;
 use crate::control::{
-    ActivityStatus, ComparedStatus, ConnectionStatus, LogStatus, Outage, PairStatus, ReceiveStatus,
-    Serves, SmbStatus, StandbyStatus, Status, TcpStatus,
+    ActivityStatus, AssignedStatus, ComparedStatus, ConnectionStatus, LogStatus, Outage,
+    PairStatus, ReceiveStatus, Serves, SmbStatus, StandbyStatus, Status, TcpStatus,
 };
 use crate::metrics::{self, Counts};
 use crate::pair;
@@ -64,6 +64,7 @@ pub fn status<F: FileSystem>(machine: &Machine<F>, about: &About, uptime: Durati
         sandbox: about.sandbox.clone(),
         serves: Serves {
             trouble: machine.share_problems(),
+            addresses: machine.addresses(),
             ..about.serves.clone()
         },
         log: log.map(|log| LogStatus {
@@ -84,8 +85,20 @@ pub fn status<F: FileSystem>(machine: &Machine<F>, about: &About, uptime: Durati
         activity: activity(&machine.counting.counts),
         returns: returns(&about.metrics),
         pair: pair(machine, about),
+        assigned: assigned(machine),
         connections: connections.collect(),
     }
+}
+
+/// The addresses that the network has assigned.
+fn assigned<F: FileSystem>(machine: &Machine<F>) -> Vec<AssignedStatus> {
+    let all = machine.assigned().into_iter();
+    all.map(|of| AssignedStatus {
+        address: of.address,
+        source: of.source.to_owned(),
+        left_seconds: of.left.map(|left| left.as_secs()),
+    })
+    .collect()
 }
 
 /// The pair as the supervisor sees it, and the interconnect as this worker does.

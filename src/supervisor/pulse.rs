@@ -110,14 +110,14 @@ impl Pulse {
 
     /// Announces that there will be beats, before the loop begins: a loop that does not begin is noticed.
     pub(super) fn announce(&self) {
-        self.say(Signs {
+        self.publish(Signs {
             beats: 1,
             at: now(),
             ..Signs::default()
         });
     }
 
-    fn say(&self, signs: Signs) {
+    fn publish(&self, signs: Signs) {
         // If this page were lost, the worker would be treated as silent, and the next one has another page.
         let _ = self.0.set_words(0, signs.to_words());
     }
@@ -133,7 +133,7 @@ impl Pulse {
 pub struct Heart {
     pulse: Option<Pulse>,
     signs: Signs,
-    said: Instant,
+    published: Instant,
 }
 
 impl Heart {
@@ -143,38 +143,38 @@ impl Heart {
         let mut heart = Heart {
             pulse,
             signs: Signs::default(),
-            said: Instant::now(),
+            published: Instant::now(),
         };
-        heart.say();
+        heart.publish();
         heart
     }
 
     /// Notes that the loop has completed a turn, or a recovery has progressed.
     pub fn beat(&mut self) {
-        if self.said.elapsed() >= BEAT_MIN {
-            self.say();
+        if self.published.elapsed() >= BEAT_MIN {
+            self.publish();
         }
     }
 
     /// Notes that it serves.
     pub fn serve(&mut self) {
         self.signs.is_serving = true;
-        self.say();
+        self.publish();
     }
 
     /// Notes that a file operation, or a wait for a medium, begins or has ended.
     pub fn at_disk(&mut self, yes: bool) {
         if std::mem::replace(&mut self.signs.is_at_disk, yes) != yes {
-            self.say();
+            self.publish();
         }
     }
 
-    fn say(&mut self) {
+    fn publish(&mut self) {
         let Some(pulse) = &self.pulse else { return };
         self.signs.beats += 1;
-        self.said = Instant::now();
+        self.published = Instant::now();
         self.signs.at = now();
-        pulse.say(self.signs);
+        pulse.publish(self.signs);
     }
 }
 

@@ -99,9 +99,9 @@ fn passed(variable: impl Fn(&str) -> Option<String>, own_pid: u32) -> Vec<(RawFd
 #[derive(Debug, Default)]
 pub(super) struct Manager {
     address: Option<SocketAddrUnix>,
-    /// It is to hear so often that the supervisor lives.
+    /// The interval of its notifications that the supervisor is alive.
     pace: Option<Duration>,
-    /// When it is to hear that next.
+    /// The time of the next one.
     next: Duration,
 }
 
@@ -116,12 +116,12 @@ impl Manager {
         }
     }
 
-    /// When it is to hear next that the supervisor lives.
+    /// Returns the time of the next notification that the supervisor is alive.
     pub(super) fn next_sign(&self) -> Option<Duration> {
         self.pace.map(|_| self.next)
     }
 
-    /// Says that the supervisor lives, if it is time.
+    /// Notifies the service manager that the supervisor is alive, when the interval is over.
     pub(super) fn live(&mut self, now: Duration) {
         let Some(pace) = self.pace.filter(|_| now >= self.next) else {
             return;

@@ -131,7 +131,7 @@ impl Standby {
         }
         // Its end first: then its messages are complete.
         let ended = self.follower.as_mut().map(|it| it.process.reap_alone());
-        self.hear();
+        self.process_messages();
         match ended {
             Some(Ok(Some(how))) => self.ended(how, now),
             Some(Err(error)) => warn!("cannot wait for the standby worker: {error}"),
@@ -224,7 +224,7 @@ impl Standby {
     }
 
     /// Handles the messages of the standby worker.
-    fn hear(&mut self) {
+    fn process_messages(&mut self) {
         let Some(follower) = &mut self.follower else {
             return;
         };

@@ -34,13 +34,13 @@ pub fn run(control: &Path) -> anyhow::Result<()> {
     let first = ask(control)?;
     let mut terminal =
         ratatui::try_init().context("standard output is no terminal: use `outlast status`")?;
-    let heard = listen(control.to_owned());
+    let answers = listen(control.to_owned());
     let begun = Instant::now();
     let mut model = Model::default();
-    model.hear(Ok(first), begun.elapsed());
+    model.update(Ok(first), begun.elapsed());
     let ended = loop {
-        for answer in heard.try_iter() {
-            model.hear(answer, begun.elapsed());
+        for answer in answers.try_iter() {
+            model.update(answer, begun.elapsed());
         }
         let step = terminal
             .draw(|frame| view::draw(frame, &model))
@@ -49,7 +49,7 @@ pub fn run(control: &Path) -> anyhow::Result<()> {
         match step {
             Ok(None) => {}
             Ok(Some(Wish::Leave)) => break Ok(()),
-            Ok(Some(Wish::Disconnect(client))) => model.say(disconnect(control, client)),
+            Ok(Some(Wish::Disconnect(client))) => model.show_result(disconnect(control, client)),
             Err(error) => break Err(error),
         }
     };
@@ -69,17 +69,17 @@ fn next_key(model: &mut Model) -> std::io::Result<Option<Wish>> {
 
 /// Requests the state repeatedly, until the receiver is dropped.
 fn listen(control: PathBuf) -> mpsc::Receiver<Result<Status, String>> {
-    let (say, heard) = mpsc::channel();
+    let (answers, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         loop {
             std::thread::sleep(PACE);
             let answer = ask(&control).map_err(|error| error.to_string());
-            if say.send(answer).is_err() {
+            if answers.send(answer).is_err() {
                 return;
             }
         }
     });
-    heard
+    receiver
 }
 
 fn ask(control: &Path) -> Result<Status, client::Error> {

@@ -52,12 +52,12 @@ pub(super) struct Model {
     /// The client that is dropped if the user confirms.
     asked: Option<SocketAddr>,
     /// The result of the last action.
-    said: String,
+    result: String,
 }
 
 impl Model {
     /// Processes a state of the server, or the reason for its lack.
-    pub fn hear(&mut self, answer: Result<Status, String>, at: Duration) {
+    pub fn update(&mut self, answer: Result<Status, String>, at: Duration) {
         match answer {
             Ok(status) if status.trouble.is_none() => {
                 self.before = self.now.replace(Sample { at, status });
@@ -71,8 +71,8 @@ impl Model {
     }
 
     /// Shows the result of an action.
-    pub fn say(&mut self, text: String) {
-        self.said = text;
+    pub fn show_result(&mut self, text: String) {
+        self.result = text;
     }
 
     /// Returns the last state of the server.
@@ -97,10 +97,10 @@ impl Model {
 
     /// Returns the last line of the screen.
     pub fn prompt(&self) -> String {
-        match (&self.asked, self.said.as_str()) {
+        match (&self.asked, self.result.as_str()) {
             (Some(client), _) => format!("disconnect {client}? y: yes, any other key: no"),
             (None, "") => "q: leave   up, down: select   d: disconnect the selected client".into(),
-            (None, said) => said.to_owned(),
+            (None, result) => result.to_owned(),
         }
     }
 
@@ -155,7 +155,7 @@ impl Model {
 
     /// Processes a key.
     pub fn press(&mut self, key: KeyEvent) -> Option<Wish> {
-        self.said.clear();
+        self.result.clear();
         if let Some(client) = self.asked.take() {
             return (key.code == KeyCode::Char('y')).then(|| Wish::Disconnect(client.to_string()));
         }

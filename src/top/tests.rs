@@ -71,10 +71,10 @@ fn status(n: u64) -> Status {
     }
 }
 
-fn heard(times: u64) -> Model {
+fn updated(times: u64) -> Model {
     let mut model = Model::default();
     for n in 0..times {
-        model.hear(Ok(status(n)), Duration::from_millis(500) * n as u32);
+        model.update(Ok(status(n)), Duration::from_millis(500) * n as u32);
     }
     model
 }
@@ -101,7 +101,7 @@ fn shows(screen: &[String], text: &str) {
 
 #[test]
 fn the_screen_shows_the_server_and_its_connections() {
-    let screen = screen(&heard(2));
+    let screen = screen(&updated(2));
     for text in [
         "LAB (Outlast 0.1.0)",
         "worker 4711  epoch 7",
@@ -127,7 +127,7 @@ fn the_screen_shows_the_server_and_its_connections() {
 
 #[test]
 fn returns_and_a_pair_are_shown() {
-    let mut model = heard(1);
+    let mut model = updated(1);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let status = Status {
         returns: vec![Outage {
@@ -154,7 +154,7 @@ fn returns_and_a_pair_are_shown() {
         standby: None,
         ..status(1)
     };
-    model.hear(Ok(status), Duration::from_secs(1));
+    model.update(Ok(status), Duration::from_secs(1));
     let screen = screen(&model);
     shows(&screen, "4.2 ms after killed (2 min ");
     shows(&screen, "node a: serving, partner b runs, NOT IN STEP");
@@ -162,16 +162,16 @@ fn returns_and_a_pair_are_shown() {
 }
 
 #[test]
-fn a_server_that_is_away_is_said_to_be_and_the_rest_stays() {
-    let mut model = heard(2);
-    model.hear(
+fn a_server_that_does_not_run_is_reported_and_the_rest_stays() {
+    let mut model = updated(2);
+    model.update(
         Err("the server does not answer".into()),
         Duration::from_secs(2),
     );
     let lines = screen(&model);
     shows(&lines, "the server does not answer");
     shows(&lines, "10.77.0.2:40000");
-    model.hear(Ok(status(2)), Duration::from_secs(3));
+    model.update(Ok(status(2)), Duration::from_secs(3));
     assert_eq!(model.silence(), None);
     let rate = model.rate(&model.connections()[0]);
     let expected = Rate {
@@ -180,13 +180,13 @@ fn a_server_that_is_away_is_said_to_be_and_the_rest_stays() {
     };
     assert_eq!(rate, expected, "over the whole time");
     // A restarted server counts from zero.
-    model.hear(Ok(status(0)), Duration::from_secs(4));
+    model.update(Ok(status(0)), Duration::from_secs(4));
     assert_eq!(model.pace().commits, 0.0);
 }
 
 #[test]
 fn a_client_is_disconnected_after_a_question() {
-    let mut model = heard(1);
+    let mut model = updated(1);
     assert_eq!(press(&mut model, KeyCode::Down), None);
     assert_eq!(press(&mut model, KeyCode::Down), None, "there is no third");
     assert_eq!(press(&mut model, KeyCode::Char('d')), None);
@@ -201,7 +201,7 @@ fn a_client_is_disconnected_after_a_question() {
     press(&mut model, KeyCode::Char('d'));
     let wish = press(&mut model, KeyCode::Char('y'));
     assert_eq!(wish, Some(Wish::Disconnect("10.77.0.2:40000".into())));
-    model.say("10.77.0.2:40000 was disconnected".into());
+    model.show_result("10.77.0.2:40000 was disconnected".into());
     shows(&screen(&model), "10.77.0.2:40000 was disconnected");
     assert_eq!(press(&mut model, KeyCode::Char('q')), Some(Wish::Leave));
 }
@@ -210,7 +210,7 @@ fn a_client_is_disconnected_after_a_question() {
 fn a_small_screen_and_no_answer_do_no_harm() {
     for (width, height) in [(0, 0), (1, 1), (20, 3), (80, 10)] {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        for model in [Model::default(), heard(2)] {
+        for model in [Model::default(), updated(2)] {
             terminal.draw(|frame| view::draw(frame, &model)).unwrap();
         }
     }

@@ -28,7 +28,7 @@ pub struct Connection {
     /// The initial sequence number of the client's SYN, if it was captured.
     client_isn: Option<u32>,
     wait: Wait,
-    heard: Option<Duration>,
+    last_progress: Option<Duration>,
     /// The recent bytes to the client and to the server.
     latest_bytes: [u64; 2],
 }
@@ -179,7 +179,7 @@ impl Connection {
             silences: Vec::new(),
             client_isn: None,
             wait: Wait::Unknown,
-            heard: None,
+            last_progress: None,
             latest_bytes: [0; 2],
         }
     }
@@ -192,8 +192,8 @@ impl Connection {
 
     /// Returns the time of the server's last progress.
     #[must_use]
-    pub fn heard(&self) -> Option<Duration> {
-        self.heard
+    pub fn last_progress(&self) -> Option<Duration> {
+        self.last_progress
     }
 
     /// Returns whether a reset has ended it.
@@ -299,7 +299,7 @@ impl Connection {
             return;
         }
         let until = segment.at;
-        self.heard = Some(until);
+        self.last_progress = Some(until);
         if let Wait::Since(from) | Wait::UnlessItSends(from) = self.wait
             && until > from
         {

@@ -105,7 +105,7 @@ impl Context {
             PcapBlockOwned::NG(Block::SectionHeader(_)) => self.interfaces.clear(),
             PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
                 let Some(units) = interface.ts_resolution() else {
-                    bail!("the time stamps have a resolution that cannot be");
+                    bail!("the time stamps have an impossible resolution");
                 };
                 self.interfaces.push(Interface {
                     link: interface.linktype,

@@ -47,7 +47,7 @@ impl Device {
         let socket = packet_socket::open()?;
         let index = rustix::net::netdevice::name_to_index(&socket, name)?;
         packet_socket::stamp(&socket)?;
-        packet_socket::hear(&socket, index)?;
+        packet_socket::receive_all(&socket, index)?;
         Ok(Device {
             socket,
             frame: [0; HEADER_BYTES],

@@ -58,6 +58,8 @@ pub enum Why {
     TimedOut,
     /// [`Stack::abort`](crate::Stack::abort).
     Aborted,
+    /// Its own address is not the server's any more.
+    AddressLost,
     /// The handshake was not completed in time, or the connection was closed to make room for others.
     NeverOpened,
 }

@@ -6,6 +6,7 @@
 //!
 //! Time is *service time*: it stands still during an outage and never runs backwards.
 
+pub mod addressing;
 mod config;
 pub mod device;
 mod event;

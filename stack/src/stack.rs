@@ -1,5 +1,6 @@
 //! Implements the stack: demultiplexer, listeners, timers.
 
+mod addresses;
 mod closed;
 mod drain;
 mod kept;

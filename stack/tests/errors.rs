@@ -82,7 +82,7 @@ fn errors_are_reported_and_end_no_connection() {
 
 //= rfc8201 4d
 #[test]
-fn an_error_about_what_is_not_outstanding_is_not_believed() {
+fn an_error_about_a_segment_that_is_not_outstanding_is_ignored() {
     let (mut bench, seq) = sending();
     for wrong in [
         seq.wrapping_sub(1001),

@@ -21,7 +21,7 @@ fn after_a_crash_any_acknowledgement_of_committed_bytes_is_valid() {
 /// is still accepted.
 //= rfc5961 5.2a
 #[test]
-fn after_a_crash_data_with_an_acknowledgement_of_before_is_taken() {
+fn after_a_crash_data_with_an_older_acknowledgement_is_accepted() {
     let mut bench = Bench::plain();
     bench.send(2000);
     bench.exchange(&bench.shut(1000));

@@ -184,7 +184,7 @@ fn an_empty_segment_beyond_rcv_nxt_is_answered_at_a_limited_rate() {
 
 /// Neither its first nor its last byte is within the window.
 #[test]
-fn of_a_segment_that_reaches_beyond_the_window_on_both_sides_the_middle_is_taken() {
+fn of_a_segment_beyond_the_window_on_both_sides_the_middle_is_accepted() {
     let small = Config {
         receive_buffer: 1000,
         ..config()

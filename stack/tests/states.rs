@@ -341,7 +341,7 @@ fn out_of_order_data_is_reported_and_joined() {
 }
 
 #[test]
-fn a_peer_with_a_full_window_is_probed_and_heard() {
+fn a_peer_with_a_full_window_is_probed_and_its_segments_are_processed() {
     let mut bench = Bench::plain();
     let shut = bench.shut(0);
     bench.exchange(&shut);

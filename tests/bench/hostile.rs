@@ -35,7 +35,7 @@ const ATTACKS: [Entry; 20] = [
         "syn_flood",
         1,
         |field| flood::syn_flood(field, 20_000),
-        "20,000 SYNs a second from addresses that are nobody's",
+        "20,000 SYNs a second from unused addresses",
     ),
     (
         "unauthenticated",

@@ -23,6 +23,7 @@ use outlast_smb::copying::Cursor;
 use outlast_smb::record::WorkId;
 use outlast_smb::state::{Open, Related, Target};
 use outlast_smb::{Config, Dialect, Limits, Oplocks, Requirement, Smb};
+use outlast_stack::addressing::Acquired;
 use outlast_stack::{Path, Promise, Record as Tcp, Seq};
 
 const INCARNATION: Incarnation = Incarnation {
@@ -61,6 +62,8 @@ impl Server {
             watched_until: 0,
             roots: Vec::new(),
             accounts: Vec::new(),
+            acquired: Acquired::default(),
+            anchor: None,
             clock_up_to: Duration::from_secs(3600),
             ids_up_to: 1 << 40,
             secret: [0; 32],

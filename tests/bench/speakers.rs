@@ -289,7 +289,7 @@ impl Scene {
             }
             assert!(
                 Instant::now() < deadline,
-                "no node serves, or the client does not go on"
+                "no node serves, or the client does not continue"
             );
             std::thread::sleep(Duration::from_millis(5));
         }

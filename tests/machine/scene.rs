@@ -174,7 +174,7 @@ impl<'a> Scene<'a> {
         );
         self.connections += 3;
         for (percent, fault) in faults {
-            self.go_on(&mut big, *percent);
+            self.transfer_more(&mut big, *percent);
             self.strike(*fault);
         }
         let text = big.finish().well();
@@ -198,7 +198,7 @@ impl<'a> Scene<'a> {
         // The planned reboot leaves a state on the medium that may be recovered; the next one no longer, however soon
         // it happens.
         for (percent, fault) in [(30, Fault::Reboot), (4, Fault::Cut)] {
-            self.go_on(&mut big, percent);
+            self.transfer_more(&mut big, percent);
             self.strike(fault);
         }
         let finished = big.finish();
@@ -227,17 +227,17 @@ impl<'a> Scene<'a> {
     }
 
     /// Waits until so much more has been transferred.
-    fn go_on(&mut self, big: &mut Session, percent: u64) {
+    fn transfer_more(&mut self, big: &mut Session, percent: u64) {
         let target = traffic() + self.size * percent / 100;
         let mut last = (traffic(), Instant::now());
-        wait_for("the transfer to go on", 4 * PATIENCE, || {
+        wait_for("the transfer to continue", 4 * PATIENCE, || {
             let now = traffic();
             if now > last.0 + A_LITTLE {
                 last = (now, Instant::now());
             }
             if last.1.elapsed() > STANDSTILL {
                 last.1 = Instant::now();
-                self.tell_of_a_standstill();
+                self.report_standstill();
             }
             assert!(
                 !big.has_ended(),
@@ -249,7 +249,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Prints data for debugging.
-    fn tell_of_a_standstill(&mut self) {
+    fn report_standstill(&mut self) {
         let machine = self.machine.as_mut().expect("a machine");
         let threads = machine.threads().unwrap_or_default();
         let status = machine.run(&format!("/bin/outlast status --json --config {CONFIG}"));

@@ -125,7 +125,7 @@ fn take_down(socket: &OwnedFd, ended: &AtomicBool) -> Vec<Vec<u8>> {
 pub fn filtered_socket(program: &[Instruction]) -> OwnedFd {
     let socket = packet_socket::open().expect("a packet socket");
     filter(&socket, program).expect("a filter");
-    packet_socket::hear(&socket, 0).expect("frames of every protocol");
+    packet_socket::receive_all(&socket, 0).expect("frames of every protocol");
     socket
 }
 

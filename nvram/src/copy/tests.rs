@@ -139,7 +139,7 @@ impl Pair {
             self.check();
         }
         if is_cut {
-            self.come_back();
+            self.reconnect();
             return true;
         }
         self.copy.complete().unwrap();
@@ -152,7 +152,7 @@ impl Pair {
     }
 
     /// Reconnects the link. The other machine's process may have crashed, too, or this one's.
-    fn come_back(&mut self) {
+    fn reconnect(&mut self) {
         match self.random.below(4) {
             0 => self.copy = Copy::open(self.copied.clone(), of(2, 1)).unwrap(),
             1 => {
@@ -228,7 +228,7 @@ fn a_copy_is_a_log_at_every_instant() {
 }
 
 #[test]
-fn a_server_that_hands_over_goes_on_as_a_copy_from_where_it_was() {
+fn a_server_that_hands_over_continues_as_a_copy_from_its_position() {
     let mut pair = Pair::new(1);
     for _ in 0..5 {
         pair.work();
@@ -292,7 +292,7 @@ fn what_no_batch_writes_is_refused() {
 }
 
 #[test]
-fn it_says_whose_state_it_is() {
+fn the_output_names_the_owner_of_the_state() {
     let mut pair = Pair::new(1);
     while pair.ship(false) {}
     let standing = Standing::of(&*pair.copied).unwrap().unwrap();

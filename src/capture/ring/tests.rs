@@ -12,7 +12,7 @@ fn another(reader: &Reader) -> Ring {
 }
 
 #[test]
-fn frames_come_out_as_they_went_in_whoever_put_them_there() {
+fn frames_leave_the_ring_unchanged_whichever_worker_wrote_them() {
     let (reader, mut ring) = pair();
     ring.put(Direction::Received, &[b"before it began"]);
     assert_eq!(reader.take().unwrap(), None);
@@ -52,7 +52,7 @@ fn a_ring_that_nobody_empties_loses_new_frames_and_counts_them() {
 }
 
 #[test]
-fn of_frames_only_the_headers_may_be_wanted() {
+fn a_capture_may_have_headers_only() {
     let (reader, mut ring) = pair();
     reader.set(Mode::Headers).unwrap();
     let mut frame = vec![0; 1514];

@@ -72,6 +72,7 @@ fn status() -> Status {
             cause: "the worker was killed".into(),
         }),
         pair: None,
+        assigned: Vec::new(),
         standby: Some(StandbyStatus {
             pid: 4_194_302,
             memory_bytes: 12 << 20,

@@ -84,7 +84,7 @@ fn ask(
     port: u16,
     mut now: Duration,
 ) -> Vec<TxFrame> {
-    responder.hear(&frame(packet, port), now);
+    responder.receive(&frame(packet, port), now);
     let mut frames = responder.poll(now);
     while let Some(due) = responder.deadline() {
         now = now.max(due);
@@ -178,12 +178,12 @@ fn a_browser_finds_the_service_its_host_and_its_address() {
 }
 
 #[test]
-fn what_is_known_or_was_just_said_is_not_said_again() {
+fn known_answers_and_recent_answers_are_not_repeated() {
     let (mut responder, now) = settled();
     let mut query = question("_smb._tcp.local", TYPE::PTR, false);
     let (_, reply) = one(&ask(&mut responder, &query, PORT, now));
     // A second query at once: the answer waits until a second has passed.
-    responder.hear(&frame(&query, PORT), now + ms(150));
+    responder.receive(&frame(&query, PORT), now + ms(150));
     assert!(responder.deadline().unwrap() >= now + PAUSE);
     let due = responder.deadline().unwrap();
     assert_eq!(sent(&responder.poll(due)).len(), 1);
@@ -203,7 +203,7 @@ fn what_is_known_or_was_just_said_is_not_said_again() {
 }
 
 #[test]
-fn who_wants_to_hear_it_alone_does() {
+fn a_unicast_question_is_answered_by_unicast() {
     let (mut responder, now) = settled();
     let alone = question("lab.local", TYPE::A, true);
     let (to, reply) = one(&ask(&mut responder, &alone, PORT, now));
@@ -224,16 +224,16 @@ fn claim(name_of: &str, address: [u8; 4]) -> ResourceRecord<'static> {
 }
 
 #[test]
-fn a_name_that_another_host_has_is_not_taken() {
+fn a_name_that_another_host_has_is_not_used() {
     let (mut responder, now) = settled();
     let mut other = new_answer();
     other.answers.push(claim("lab.local", [10, 77, 0, 1]));
-    responder.hear(&frame(&other, PORT), now);
+    responder.receive(&frame(&other, PORT), now);
     assert_eq!(responder.host(), "lab.local", "it says the same");
     other.answers[0] = claim("LAB.local", [10, 77, 0, 9]);
-    responder.hear(&frame(&other, 40_000), now);
+    responder.receive(&frame(&other, 40_000), now);
     assert_eq!(responder.host(), "lab.local", "it is no answer");
-    responder.hear(&frame(&other, PORT), now);
+    responder.receive(&frame(&other, PORT), now);
     assert_eq!(responder.host(), "lab-2.local");
     let frames = ask(
         &mut responder,
@@ -258,13 +258,13 @@ fn a_name_that_another_host_has_is_not_taken() {
     // On a hostile link the attempts end.
     for number in 2..=NAMES_MAX + 1 {
         other.answers[0] = claim(&format!("lab-{number}.local"), [10, 77, 0, 9]);
-        responder.hear(&frame(&other, PORT), now);
+        responder.receive(&frame(&other, PORT), now);
     }
     assert_eq!(responder.deadline(), None);
 }
 
 #[test]
-fn of_two_that_ask_at_once_one_waits() {
+fn of_two_simultaneous_requests_one_waits() {
     let mut responder = responder();
     let begun = responder.deadline().unwrap();
     responder.poll(begun);
@@ -276,20 +276,20 @@ fn of_two_that_ask_at_once_one_waits() {
         true,
     ));
     probe.name_servers.push(claim("lab.local", [10, 0, 0, 1]));
-    responder.hear(&frame(&probe, PORT), begun);
+    responder.receive(&frame(&probe, PORT), begun);
     assert_eq!(
         responder.deadline(),
         Some(begun + PROBE_INTERVAL),
         "ours are later"
     );
     probe.name_servers[0] = claim("lab.local", [250, 0, 0, 1]);
-    responder.hear(&frame(&probe, PORT), begun);
+    responder.receive(&frame(&probe, PORT), begun);
     assert_eq!(responder.deadline(), Some(begun + DEFERENCE));
     assert_eq!(responder.phase, Phase::Probing { asked: 0 });
 }
 
 #[test]
-fn at_the_end_all_is_taken_back() {
+fn a_goodbye_withdraws_every_record() {
     let (mut responder, _) = settled();
     let (_, reply) = one(&responder.goodbye());
     assert_eq!(reply.answers.len(), 7);
@@ -309,9 +309,9 @@ fn hostile_frames_do_no_harm() {
         let mut bad = good.clone();
         let at = 42 + (random >> 33) as usize % (bad.len() - 42);
         bad[at] = (random >> 20) as u8;
-        responder.hear(&bad, now);
+        responder.receive(&bad, now);
     }
     for end in 0..good.len() {
-        responder.hear(&good[..end], now);
+        responder.receive(&good[..end], now);
     }
 }

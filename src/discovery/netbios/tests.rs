@@ -39,14 +39,14 @@ fn question(name: &NetbiosName, flags: u16, kind: u16) -> Vec<u8> {
     message
 }
 
-fn heard(responder: &mut Responder, to: &str, payload: &[u8]) -> Vec<u8> {
+fn answer_to(responder: &mut Responder, to: &str, payload: &[u8]) -> Vec<u8> {
     let datagram = Datagram {
         source_mac: OTHER_MAC,
         source: "10.77.0.2:1137".parse().unwrap(),
         destination: SocketAddr::new(to.parse().unwrap(), PORT),
         payload,
     };
-    responder.hear(&datagram.frame(MAC, 64).unwrap().header);
+    responder.receive(&datagram.frame(MAC, 64).unwrap().header);
     let frames = responder.poll(Duration::from_secs(100));
     assert!(frames.len() < 2);
     let Some(frame) = frames.first() else {
@@ -98,7 +98,7 @@ fn a_question_for_the_name_is_answered_with_the_address() {
     let (mut responder, _) = settled();
     let asked = question(&padded("LAB", 0x20), 0x0110, NB);
     for to in ["10.77.0.255", "255.255.255.255", "10.77.0.1"] {
-        let answer = heard(&mut responder, to, &asked);
+        let answer = answer_to(&mut responder, to, &asked);
         assert_eq!(answer[..12], [0, 99, 0x85, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
         assert_eq!(answer[12..46], encode(&padded("LAB", 0x20)));
         assert_eq!(answer[46..50], [0, 0x20, 0, 1]);
@@ -111,15 +111,15 @@ fn a_question_for_the_name_is_answered_with_the_address() {
     ] {
         let asked = question(&padded(name, 0x20), 0x0110, NB);
         assert!(
-            heard(&mut responder, to, &asked).is_empty(),
+            answer_to(&mut responder, to, &asked).is_empty(),
             "{name} at {to}"
         );
     }
     let group = question(&padded("LAB", 0x1c), 0x0110, NB);
-    assert!(heard(&mut responder, "10.77.0.255", &group).is_empty());
+    assert!(answer_to(&mut responder, "10.77.0.255", &group).is_empty());
     let mut early = self::responder();
     early.poll(Duration::ZERO);
-    early.hear(&[]);
+    early.receive(&[]);
     assert!(
         early
             .query(&message(&asked).unwrap().1, Ipv4Addr::LOCALHOST)
@@ -129,11 +129,11 @@ fn a_question_for_the_name_is_answered_with_the_address() {
 }
 
 #[test]
-fn who_asks_for_the_node_hears_its_names_and_its_ethernet_address() {
+fn a_node_status_request_is_answered_with_names_and_ethernet_address() {
     let (mut responder, _) = settled();
     let mut all = [0; 16];
     all[0] = b'*';
-    let answer = heard(&mut responder, "10.77.0.1", &question(&all, 0, NBSTAT));
+    let answer = answer_to(&mut responder, "10.77.0.1", &question(&all, 0, NBSTAT));
     let data = &answer[12 + 34 + 10..];
     assert_eq!(data[0], 2);
     assert_eq!(data[1..19], [&padded("LAB", 0)[..], &[4, 0]].concat());
@@ -156,14 +156,14 @@ fn claim_of_another(address: [u8; 4]) -> Vec<u8> {
 fn a_name_is_defended_and_one_that_is_taken_is_not_used() {
     let (mut responder, _) = settled();
     let claim = claim_of_another([10, 77, 0, 2]);
-    let refusal = heard(&mut responder, "10.77.0.255", &claim);
+    let refusal = answer_to(&mut responder, "10.77.0.255", &claim);
     let (_, read) = message(&refusal).unwrap();
     assert_eq!(read.flags, 0xad86, "negative, by its owner");
     assert_eq!(read.name, padded("LAB", 0x20));
     let mut group = claim.clone();
     let end = group.len();
     group[end - 6] = 0x80;
-    assert!(heard(&mut responder, "10.77.0.255", &group).is_empty());
+    assert!(answer_to(&mut responder, "10.77.0.255", &group).is_empty());
 
     let mut second = self::responder();
     second.poll(Duration::ZERO);
@@ -174,7 +174,7 @@ fn a_name_is_defended_and_one_that_is_taken_is_not_used() {
     second.process_refusal(&message(&refusal).unwrap().1);
     assert_eq!(second.deadline(), None);
     assert!(
-        heard(
+        answer_to(
             &mut second,
             "10.77.0.255",
             &question(&padded("LAB", 0x20), 0x0110, NB)
@@ -203,7 +203,7 @@ fn hostile_messages_do_no_harm() {
         claim_of_another([1, 2, 3, 4]),
     ] {
         for end in 0..good.len() {
-            heard(&mut responder, "10.77.0.255", &good[..end]);
+            answer_to(&mut responder, "10.77.0.255", &good[..end]);
         }
         let mut random = 1_u64;
         for _ in 0..20_000 {
@@ -213,7 +213,7 @@ fn hostile_messages_do_no_harm() {
             let mut bad = good.clone();
             let at = (random >> 33) as usize % bad.len();
             bad[at] = (random >> 20) as u8;
-            heard(&mut responder, "10.77.0.255", &bad);
+            answer_to(&mut responder, "10.77.0.255", &bad);
         }
     }
 }

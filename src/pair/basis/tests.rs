@@ -26,7 +26,7 @@ fn check(last: &Term, held: &[(u64, bool)], expected: Option<u64>) {
 }
 
 #[test]
-fn a_node_goes_on_with_the_newest_state_or_none() {
+fn a_node_continues_with_the_newest_state_or_none() {
     // Its own server crashed.
     check(&term("a", 5, false, Some(4)), &[(5, OWN)], Some(5));
     check(&term("a", 5, true, Some(4)), &[(5, OWN)], Some(5));

@@ -186,7 +186,7 @@ fn the_partner_never_takes_over_without_what_was_shown() {
 }
 
 #[test]
-fn a_partner_that_comes_gets_in_step_and_one_that_goes_is_left() {
+fn a_partner_that_connects_gets_in_step_and_one_that_disconnects_is_dropped() {
     let mut world = World::new();
     for step in [Step::Connect, Step::Receive, Step::Commit, Step::Receive] {
         world.step(step);
@@ -213,7 +213,7 @@ fn a_partner_that_comes_gets_in_step_and_one_that_goes_is_left() {
 }
 
 #[test]
-fn what_a_worker_before_has_asked_for_is_made_good() {
+fn what_an_earlier_worker_has_requested_is_completed() {
     let mut mirror = Mirror::new(true, 5);
     let mut facts = Facts {
         committed: 10,

@@ -29,7 +29,7 @@ fn says(serves: bool, change: impl FnOnce(&mut Seen)) -> String {
 }
 
 #[test]
-fn it_says_who_would_take_over() {
+fn the_status_names_the_node_that_would_take_over() {
     assert!(says(true, |_| ()).contains("node a takes over at once"));
     let alone = says(true, |seen| seen.partner_runs = false);
     assert!(alone.contains("node a does not run"), "{alone}");
@@ -41,7 +41,7 @@ fn it_says_who_would_take_over() {
 }
 
 #[test]
-fn it_says_why_no_node_serves() {
+fn the_status_gives_the_reason_why_no_node_serves() {
     let free = |rest| {
         says(false, |seen| {
             seen.is_held = false;

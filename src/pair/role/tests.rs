@@ -79,7 +79,7 @@ fn the_record_names_the_owner_of_the_state() {
 
 //= patent fig4-411, fig4-413, fig4-415
 #[test]
-fn the_dead_are_fenced_before_anything_is_touched() {
+fn a_dead_node_is_fenced_before_anything_is_touched() {
     let mut role = Role::new(nodes(1));
     let died = term("a", Rest::Not);
     let ask = role.handle(seen(&died, false), ms(0));
@@ -100,7 +100,7 @@ fn the_dead_are_fenced_before_anything_is_touched() {
 }
 
 #[test]
-fn without_the_fence_nothing_is_taken() {
+fn without_the_fence_the_service_is_not_taken() {
     let mut role = Role::new(nodes(1));
     let died = term("a", Rest::Not);
     role.handle(seen(&died, false), ms(0));

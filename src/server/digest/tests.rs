@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use outlast_smb::Record;
+use outlast_stack::addressing::Acquired;
 use proptest::prelude::*;
 
 use super::*;
@@ -19,6 +20,8 @@ fn global() -> Global {
         watched_until: 3,
         roots: Vec::new(),
         accounts: Vec::new(),
+        acquired: Acquired::default(),
+        anchor: None,
     }
 }
 

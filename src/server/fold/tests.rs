@@ -1,6 +1,7 @@
 use super::*;
 use crate::server::contents::no_service;
 use crate::server::record::Ids;
+use outlast_stack::addressing::Acquired;
 
 struct Zeros;
 
@@ -19,6 +20,8 @@ fn snapshot(clock_up_to: Duration, ids_up_to: u64) -> (u64, Record<'static>, Byt
         watched_until: 0,
         roots: Vec::new(),
         accounts: Vec::new(),
+        acquired: Acquired::default(),
+        anchor: None,
     };
     (GLOBAL, Record::Global(global), Bytes::new())
 }

@@ -12,6 +12,7 @@ use outlast_nvram::sink::Batch;
 use outlast_nvram::{Incarnation, VecMemory};
 use outlast_smb::Task;
 use outlast_smb::{Entropy, OpenInfo};
+use outlast_stack::addressing::Sources;
 
 use super::*;
 use crate::server::clock::{Stopwatch, Time};
@@ -228,6 +229,8 @@ impl World {
             reply_room: 1 << 20,
             effect_room: 1 << 20,
             wall: 1,
+            uptime: Duration::ZERO,
+            sources: Sources::default(),
             incarnation: Incarnation {
                 host: [1; 16],
                 boot: [2; 16],
@@ -351,6 +354,7 @@ impl World {
         let time = Time {
             now: self.now,
             wall,
+            uptime: self.now,
         };
         for _ in 0..3 {
             self.machine.turn(time, &mut Vec::new());

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use outlast_nvram::{Identity, VecMemory};
 use outlast_stack::Journal as _;
+use outlast_stack::addressing::Acquired;
 
 use super::*;
 
@@ -31,6 +32,8 @@ fn journal(log: Log, request_room: u64) -> Journal {
         watched_until: 0,
         roots: Vec::new(),
         accounts: Vec::new(),
+        acquired: Acquired::default(),
+        anchor: None,
     };
     Journal::new(Some(log), None, MEMORY as u64, request_room, global)
 }

@@ -324,7 +324,7 @@ impl FileSystem for Lent<'_> {
 /// Law 10: an error of the disk is not read as "deleted". Operations that could not be redone are refused, and redone
 /// when the disk works again.
 #[test]
-fn an_error_of_the_disk_is_not_taken_for_a_file_that_is_gone() {
+fn a_disk_error_is_not_treated_as_a_deleted_file() {
     let statuses = [
         NtStatus::IO_DEVICE_ERROR,
         NtStatus::DISK_FULL,

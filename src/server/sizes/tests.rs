@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use outlast_fsa::fileop::{Actor, FileHandle, FileKey, FileOp, Intent};
 use outlast_nvram::codec;
+use outlast_stack::addressing::Acquired;
 use outlast_stack::{Path, Promise, Record as Tcp, Seq, State};
 
 use super::*;
@@ -97,6 +98,8 @@ fn records_of_tcp_and_of_the_server() {
             guid: [255; 16],
             roots: vec![root(); 1000],
             accounts: accounts(),
+            acquired: Acquired::default(),
+            anchor: None,
         }),
         Record::Account {
             name: "n".repeat(1024),
@@ -135,6 +138,8 @@ fn accounts() -> Vec<(String, Ids)> {
         guid: [0; 16],
         roots: Vec::new(),
         accounts: Vec::new(),
+        acquired: Acquired::default(),
+        anchor: None,
     };
     for number in 0..10_000 {
         global.note_account(&format!("account {number}"), Some(ids(number % 50)));

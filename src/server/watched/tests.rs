@@ -4,6 +4,7 @@ fn at(millis: u64) -> Time {
     Time {
         now: Duration::from_millis(millis),
         wall: 1_000_000_000 + millis * 10_000,
+        uptime: Duration::ZERO,
     }
 }
 

@@ -23,7 +23,7 @@ fn descriptors_are_passed_by_name_and_to_one_process() {
 }
 
 #[test]
-fn the_watchdog_hears_twice_in_its_time() {
+fn the_watchdog_is_notified_twice_in_its_interval() {
     let pace = |variables| watchdog(given(variables), 7);
     assert_eq!(pace(&[]), None);
     assert_eq!(pace(&[("WATCHDOG_USEC", "0")]), None);

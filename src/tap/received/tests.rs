@@ -77,7 +77,7 @@ fn recorded_frames_are_not_taken_again() {
 
 /// IPv4, IPv6, ARP; as the first frame and after one.
 #[test]
-fn a_frame_that_the_kernel_has_copied_and_the_worker_has_not_noted_is_taken() {
+fn a_frame_that_the_kernel_has_copied_and_the_worker_has_not_noted_is_received() {
     let packet = |ether_type: [u8; 2], payload: Vec<u8>| {
         let mut frame = vec![2; 12];
         frame.extend(ether_type);

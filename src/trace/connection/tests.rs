@@ -92,7 +92,7 @@ fn lengths_ms(connection: &Connection) -> Vec<u128> {
 }
 
 #[test]
-fn offsets_go_on_where_sequence_numbers_wrap_around() {
+fn offsets_continue_where_sequence_numbers_wrap_around() {
     let mut story = Story::new(0);
     story.connect(0, 50_000, 0xFFFF_0000);
     // more than 4 GiB
@@ -141,7 +141,7 @@ fn the_silence_of_an_upload_ends_with_the_first_acknowledgement() {
 }
 
 #[test]
-fn an_acknowledgement_is_no_answer_to_a_client_that_downloads() {
+fn an_acknowledgement_is_not_a_reply_for_a_client_that_downloads() {
     let mut story = Story::new(1);
     story.connect(0, 50_000, 7);
     story.sends(1, false, 100);

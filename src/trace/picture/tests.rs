@@ -125,7 +125,7 @@ fn what_was_sent_again_is_marked_and_both_directions_are_drawn_if_both_are_large
 }
 
 #[test]
-fn a_server_that_never_comes_back_leaves_a_gap() {
+fn a_server_that_never_returns_leaves_a_gap() {
     let mut story = Story::new(1);
     story.connect(0, 50_000, 7);
     story.sends(1, true, 1000);

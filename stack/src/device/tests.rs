@@ -84,7 +84,7 @@ fn faulty_run(seed: u64) -> (Vec<Vec<u8>>, super::Transit) {
 }
 
 #[test]
-fn faults_come_as_often_as_asked_and_the_same_with_the_same_seed() {
+fn faults_occur_as_often_as_requested_and_depend_on_the_seed_alone() {
     let (frames, transit) = faulty_run(42);
     assert_eq!(transit.sent, 10_000);
     assert!((900..1100).contains(&transit.lost), "{transit:?}");

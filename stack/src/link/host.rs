@@ -30,12 +30,25 @@ impl Host {
             frame_len: config.mtu + ETHERNET_HEADER_LEN,
         };
         let hardware = HardwareAddress::Ethernet(EthernetAddress(config.mac));
-        let mut interface = Interface::new(
+        let interface = Interface::new(
             smoltcp::iface::Config::new(hardware),
             &mut queues,
             instant(now),
         );
+        let mut host = Host {
+            interface,
+            sockets: SocketSet::new(Vec::new()),
+            queues,
+        };
+        host.set_addresses(addresses, &config.gateways);
+        host
+    }
+
+    /// Changes the addresses and the default routers.
+    pub(crate) fn set_addresses(&mut self, addresses: &[IpCidr], gateways: &[IpAddr]) {
+        let interface = &mut self.interface;
         interface.update_ip_addrs(|own| {
+            own.clear();
             for address in addresses {
                 if own.push(*address).is_err() {
                     log::error!("{address} and the addresses after it answer no ARP, NDP or ping: there are too many");
@@ -43,17 +56,15 @@ impl Host {
                 }
             }
         });
-        for gateway in &config.gateways {
+        let routes = interface.routes_mut();
+        routes.remove_default_ipv4_route();
+        routes.remove_default_ipv6_route();
+        for gateway in gateways {
             // The table has room: there is at most one of each version.
             let _ = match gateway {
-                IpAddr::V4(v4) => interface.routes_mut().add_default_ipv4_route(*v4),
-                IpAddr::V6(v6) => interface.routes_mut().add_default_ipv6_route(*v6),
+                IpAddr::V4(v4) => routes.add_default_ipv4_route(*v4),
+                IpAddr::V6(v6) => routes.add_default_ipv6_route(*v6),
             };
-        }
-        Host {
-            interface,
-            sockets: SocketSet::new(Vec::new()),
-            queues,
         }
     }
 

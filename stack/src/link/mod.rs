@@ -23,16 +23,16 @@ use smoltcp::wire::{IpCidr, IpProtocol, Ipv6Cidr};
 
 pub(crate) use checksum::Sum;
 pub use datagram::Datagram;
-pub(crate) use parse::ETHERNET_HEADER_LEN;
+pub(crate) use neighbor::{arp_request, probe_address, router_solicitation};
+pub(crate) use parse::{
+    ETHERNET_HEADER_LEN, Ethernet, Extent, PROTOCOL_ICMPV6, Packet, Protocol, is_unicast,
+};
 
 use crate::frame::{Delivery, IcmpError, IcmpKind, Segment};
 use crate::{Capabilities, Config, Offload, Path, RxChecksum, RxFrame, TxFrame};
 use egress::{IpFields, headers, ip_header_len};
 use host::Host;
-use parse::{
-    Ethernet, Extent, Malformed, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, Packet, Protocol,
-    is_group, is_unicast,
-};
+use parse::{Malformed, PROTOCOL_ICMP, PROTOCOL_TCP, is_group};
 
 /// Bytes of a TCP header without options, which is the shortest.
 const TCP_HEADER_LEN: usize = 20;
@@ -90,18 +90,7 @@ pub(crate) struct Link {
 impl Link {
     /// A link with the addresses of `config`.
     pub(crate) fn new(config: &Config, now: Duration) -> Link {
-        let mut addresses: Vec<IpCidr> = config
-            .addresses
-            .iter()
-            .map(|(address, prefix)| IpCidr::new((*address).into(), *prefix))
-            .collect();
-        if config
-            .addresses
-            .iter()
-            .any(|(address, _)| address.is_ipv6())
-        {
-            addresses.push(IpCidr::Ipv6(Ipv6Cidr::new(link_local(config.mac), 64)));
-        }
+        let addresses = own_addresses(config);
         Link {
             mac: config.mac,
             host: Host::new(config, &addresses, now),
@@ -116,6 +105,13 @@ impl Link {
             max_echoes_per_second: config.max_echoes_per_second,
             echoes: (0, 0),
         }
+    }
+
+    /// Changes the addresses and default routers to those that `config` has now.
+    pub(crate) fn set_addresses(&mut self, config: &Config) {
+        self.addresses = own_addresses(config);
+        self.gateways.clone_from(&config.gateways);
+        self.host.set_addresses(&self.addresses, &self.gateways);
     }
 
     /// The counters of received frames.
@@ -359,15 +355,17 @@ impl Link {
 
     /// Announces our addresses on the link: gratuitous ARP and unsolicited neighbour advertisements.
     pub(crate) fn announce(&self) -> Vec<TxFrame> {
-        let announcement = |own: &IpCidr| match own {
-            IpCidr::Ipv4(own) => neighbor::arp_request(self.mac, own.address(), own.address()),
-            IpCidr::Ipv6(own) => neighbor::advertisement(self.mac, own.address()),
-        };
-        self.addresses
-            .iter()
-            .map(announcement)
-            .map(TxFrame::plain)
-            .collect()
+        let addresses = self.addresses.iter();
+        let addresses = addresses.map(|own| IpAddr::from(own.address()));
+        addresses.map(|own| self.announce_one(own)).collect()
+    }
+
+    /// Announces one of our addresses on the link.
+    pub(crate) fn announce_one(&self, own: IpAddr) -> TxFrame {
+        TxFrame::plain(match own {
+            IpAddr::V4(own) => neighbor::arp_request(self.mac, own, own),
+            IpAddr::V6(own) => neighbor::advertisement(self.mac, own),
+        })
     }
 
     /// Makes the ICMP error that undoes one step of a peer's retransmission back-off (RFC 6069): "host unreachable"
@@ -432,25 +430,29 @@ impl From<Malformed> for Dropped {
     }
 }
 
-/// The IPv6 link-local address with the modified EUI-64 of `mac` (RFC 4291 appendix A).
-fn link_local(mac: [u8; 6]) -> Ipv6Addr {
+/// The addresses of `config`, and the IPv6 link-local one if any of them is IPv6.
+fn own_addresses(config: &Config) -> Vec<IpCidr> {
+    let configured = config.addresses.iter();
+    let configured = configured.map(|(address, prefix)| IpCidr::new((*address).into(), *prefix));
+    let mut addresses: Vec<IpCidr> = configured.collect();
+    let own = IpCidr::Ipv6(Ipv6Cidr::new(link_local(config.mac), 64));
+    let mut all = config.addresses.iter();
+    if all.any(|(address, _)| address.is_ipv6()) && !addresses.contains(&own) {
+        addresses.push(own);
+    }
+    addresses
+}
+
+/// The IPv6 link-local address with the modified EUI-64 of `mac`.
+pub(crate) fn link_local(mac: [u8; 6]) -> Ipv6Addr {
+    let mut octets = [0; 16];
+    octets[..2].copy_from_slice(&[0xfe, 0x80]);
+    octets[8..].copy_from_slice(&interface_id(mac));
+    octets.into()
+}
+
+/// The modified EUI-64 of `mac`, the last half of an IPv6 address (RFC 4291 appendix A).
+pub(crate) fn interface_id(mac: [u8; 6]) -> [u8; 8] {
     let [a, b, c, d, e, f] = mac;
-    Ipv6Addr::from([
-        0xfe,
-        0x80,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        a ^ 2,
-        b,
-        c,
-        0xff,
-        0xfe,
-        d,
-        e,
-        f,
-    ])
+    [a ^ 2, b, c, 0xff, 0xfe, d, e, f]
 }

@@ -11,9 +11,11 @@ use smoltcp::wire::{
 };
 
 use super::egress::{IpFields, ethernet_header, ip_header};
+use super::link_local;
 use super::parse::PROTOCOL_ICMPV6;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
+const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// Neighbour discovery is for the link alone (RFC 4861 section 7.1): packets with another hop limit are ignored.
 const NDP_HOP_LIMIT: u8 = 255;
@@ -37,8 +39,36 @@ pub(crate) fn arp_request(mac: [u8; 6], source: Ipv4Addr, target: Ipv4Addr) -> V
 
 /// A neighbour solicitation (RFC 4861 section 4.3) of `source` for `target`, to the target's solicited-node group.
 pub(crate) fn solicitation(mac: [u8; 6], source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+    let solicitation = NdiscRepr::NeighborSolicit {
+        target_addr: target,
+        lladdr: Some(RawHardwareAddress::from_bytes(&mac)),
+    };
+    discovery(mac, source, solicited_node(target), solicitation)
+}
+
+/// A neighbour solicitation that asks whether another host has the address (RFC 4862 section 5.4.2). Its source is
+/// unspecified, so it has no Ethernet address (RFC 4861 section 4.3).
+pub(crate) fn probe_address(mac: [u8; 6], target: Ipv6Addr) -> Vec<u8> {
+    let solicitation = NdiscRepr::NeighborSolicit {
+        target_addr: target,
+        lladdr: None,
+    };
+    let group = solicited_node(target);
+    discovery(mac, Ipv6Addr::UNSPECIFIED, group, solicitation)
+}
+
+/// A router solicitation (RFC 4861 section 4.1) from the link-local address.
+pub(crate) fn router_solicitation(mac: [u8; 6]) -> Vec<u8> {
+    let solicitation = NdiscRepr::RouterSolicit {
+        lladdr: Some(RawHardwareAddress::from_bytes(&mac)),
+    };
+    discovery(mac, link_local(mac), ALL_ROUTERS, solicitation)
+}
+
+/// The solicited-node group of an address (RFC 4291 section 2.7.1).
+fn solicited_node(target: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b, c] = target.octets();
-    let group = Ipv6Addr::new(
+    Ipv6Addr::new(
         0xff02,
         0,
         0,
@@ -47,12 +77,7 @@ pub(crate) fn solicitation(mac: [u8; 6], source: Ipv6Addr, target: Ipv6Addr) -> 
         1,
         0xff00 | u16::from(a),
         u16::from_be_bytes([b, c]),
-    );
-    let solicitation = NdiscRepr::NeighborSolicit {
-        target_addr: target,
-        lladdr: Some(RawHardwareAddress::from_bytes(&mac)),
-    };
-    discovery(mac, source, group, solicitation)
+    )
 }
 
 /// An unsolicited neighbour advertisement (RFC 4861 section 7.2.6) of `address`, to all nodes.

@@ -13,8 +13,8 @@ use anyhow::{Context as _, bail};
 use outlast::trace::picture::Gap;
 use outlast::trace::{Connections, Picture, Silence, draw, words};
 
-use crate::blow::{Blow, Server, counted, tally};
 use crate::client::Client;
+use crate::fault::{Fault, Server, counted, tally};
 use crate::files;
 use crate::keys::Keys;
 use crate::local::LOGIN;
@@ -45,31 +45,31 @@ pub enum Transfer {
 }
 
 /// The faults of the server, each with the client's transfer at that time.
-pub type Script = [(Transfer, Blow)];
+pub type Script = [(Transfer, Fault)];
 
 /// The script for a server of processes.
-pub const OF_PROCESSES: [(Transfer, Blow); 6] = [
-    (Transfer::Get, Blow::Kill),
-    (Transfer::Get, Blow::Kill),
-    (Transfer::Get, Blow::Reboot),
-    (Transfer::Put, Blow::Upgrade),
-    (Transfer::Put, Blow::Kill),
-    (Transfer::Put, Blow::KillAll),
+pub const OF_PROCESSES: [(Transfer, Fault); 6] = [
+    (Transfer::Get, Fault::Kill),
+    (Transfer::Get, Fault::Kill),
+    (Transfer::Get, Fault::Reboot),
+    (Transfer::Put, Fault::Upgrade),
+    (Transfer::Put, Fault::Kill),
+    (Transfer::Put, Fault::KillAll),
 ];
 /// The script for a server that is a virtual machine.
-pub const OF_MACHINE: [(Transfer, Blow); 4] = [
-    (Transfer::Get, Blow::Kill),
-    (Transfer::Get, Blow::Reboot),
-    (Transfer::Put, Blow::Power),
-    (Transfer::Put, Blow::Power),
+pub const OF_MACHINE: [(Transfer, Fault); 4] = [
+    (Transfer::Get, Fault::Kill),
+    (Transfer::Get, Fault::Reboot),
+    (Transfer::Put, Fault::Power),
+    (Transfer::Put, Fault::Power),
 ];
 
 /// The parameters of the demonstration.
 pub struct Act<'a> {
     /// The server.
     pub server: Box<dyn Server>,
-    /// The sentence that announces what can befall it.
-    pub announcement: fn(Blow) -> Option<&'static str>,
+    /// The sentence that announces a fault, if it can occur.
+    pub announcement: fn(Fault) -> Option<&'static str>,
     /// The device with its packets.
     pub device: &'a str,
     /// Its address.
@@ -95,11 +95,11 @@ struct Play<'a> {
     watch: &'a Watch,
     is_local: bool,
     client: Client,
-    announcement: fn(Blow) -> Option<&'static str>,
-    striker: Striker,
+    announcement: fn(Fault) -> Option<&'static str>,
+    server: ServerThread,
     /// The fault in progress.
-    striking: Option<Striking>,
-    struck: Vec<Struck>,
+    fault: Option<FaultInProgress>,
+    past_faults: Vec<PastFault>,
     /// The time at which the client continued after the last fault.
     calm_since: Instant,
     /// The present transfer, and the preceding one.
@@ -115,8 +115,8 @@ struct Play<'a> {
     is_well: bool,
 }
 
-struct Striking {
-    blow: Blow,
+struct FaultInProgress {
+    fault: Fault,
     /// The time of its begin, since 1970.
     from: Duration,
     begun: Instant,
@@ -126,25 +126,25 @@ struct Striking {
 
 /// The thread that controls the server. It causes the faults while the client is checked; a machine ends with the
 /// thread that started it.
-struct Striker {
-    orders: Sender<Blow>,
+struct ServerThread {
+    orders: Sender<Fault>,
     reports: Receiver<anyhow::Result<Option<String>>>,
     thread: JoinHandle<anyhow::Result<u64>>,
 }
 
-impl Striker {
-    fn new(mut server: Box<dyn Server>) -> Striker {
+impl ServerThread {
+    fn new(mut server: Box<dyn Server>) -> ServerThread {
         let (orders, taken) = mpsc::channel();
         let (report, reports) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            for blow in taken {
+            for fault in taken {
                 // The receiver has ended if the demonstration has failed.
-                let _ = report.send(server.strike(blow));
+                let _ = report.send(server.cause(fault));
             }
             let lives = server.lives()?;
             server.stop().map(|()| lives)
         });
-        Striker {
+        ServerThread {
             orders,
             reports,
             thread,
@@ -160,8 +160,8 @@ impl Striker {
 }
 
 /// A fault, and how long the client received nothing.
-struct Struck {
-    blow: Blow,
+struct PastFault {
+    fault: Fault,
     silence: Option<Silence>,
 }
 
@@ -195,9 +195,9 @@ impl Act<'_> {
             is_local: self.is_local,
             client: Client::start(self.address, LOGIN, &self.place.client(), None)?,
             announcement: self.announcement,
-            striker: Striker::new(self.server),
-            striking: None,
-            struck: Vec::new(),
+            server: ServerThread::new(self.server),
+            fault: None,
+            past_faults: Vec::new(),
             calm_since: Instant::now(),
             transfer: None,
             before: None,
@@ -210,36 +210,36 @@ impl Act<'_> {
         play.perform(self.script, &keys, self.ended)?;
         let Play {
             client,
-            striker,
-            struck,
+            server,
+            past_faults,
             mut is_well,
             complete,
             ..
         } = play.compared()?;
         is_well &= finish(client, complete, screen)?;
-        let lives = striker.finish()?;
+        let lives = server.finish()?;
         let (connections, missed) = watch.finish()?;
         is_well &= judge(&connections, missed, screen);
-        is_well &= count(&struck, lives, screen);
-        picture(&connections, &struck, lives, &self.picture, screen)?;
+        is_well &= count(&past_faults, lives, screen);
+        picture(&connections, &past_faults, lives, &self.picture, screen)?;
         Ok(is_well)
     }
 }
 
 /// Describes the keys.
-fn keys_of(announcement: fn(Blow) -> Option<&'static str>) -> String {
+fn keys_of(announcement: fn(Fault) -> Option<&'static str>) -> String {
     let keys = ['k', 'r', 'u', 'p'].into_iter();
-    let named = keys.filter_map(|key| Blow::of_key(key).map(|blow| (key, blow)));
-    let possible = named.filter(|(_, blow)| announcement(*blow).is_some());
+    let named = keys.filter_map(|key| Fault::of_key(key).map(|fault| (key, fault)));
+    let possible = named.filter(|(_, fault)| announcement(*fault).is_some());
     let names: Vec<String> = possible
-        .map(|(key, blow)| format!("{key} {}", blow.label()))
+        .map(|(key, fault)| format!("{key} {}", fault.label()))
         .collect();
     names.join(", ")
 }
 
 impl Play<'_> {
     fn perform(&mut self, script: &Script, keys: &Keys, ended: &AtomicBool) -> anyhow::Result<()> {
-        let mut script: VecDeque<(Transfer, Blow)> = script.iter().copied().collect();
+        let mut script: VecDeque<(Transfer, Fault)> = script.iter().copied().collect();
         let mut keys_until = None;
         let mut is_over = false;
         let mut pressed = None;
@@ -249,7 +249,7 @@ impl Play<'_> {
             }
             let wanted = script.front().map(|(transfer, _)| *transfer);
             let is_idle = self.client()?;
-            let is_free = self.strike_goes_on()?;
+            let is_free = self.check_fault()?;
             match (is_idle, is_over && is_free, &self.uploaded) {
                 (false, ..) => {}
                 (true, false, _) => self.ask(wanted)?,
@@ -261,7 +261,7 @@ impl Play<'_> {
                 script.clear();
                 is_over = true;
             }
-            pressed = key.and_then(Blow::of_key).or(pressed);
+            pressed = key.and_then(Fault::of_key).or(pressed);
             if pressed.is_some() {
                 keys_until = Some(Instant::now() + KEYS_PATIENCE);
             }
@@ -269,17 +269,17 @@ impl Play<'_> {
                 continue;
             }
             let is_time = self.is_in_the_middle() && self.calm_since.elapsed() >= INTERVAL;
-            if let Some(blow) = pressed.take_if(|_| self.is_in_the_middle()) {
-                self.strike(blow)?;
+            if let Some(fault) = pressed.take_if(|_| self.is_in_the_middle()) {
+                self.cause(fault)?;
             } else if is_time && self.transfer == wanted {
-                if let Some((_, blow)) = script.pop_front() {
-                    self.strike(blow)?;
+                if let Some((_, fault)) = script.pop_front() {
+                    self.cause(fault)?;
                 }
             } else if script.is_empty() && pressed.is_none() {
                 is_over = !keys.are_there() || self.turn_is_over(&mut keys_until);
             } else if self.calm_since.elapsed() > PATIENCE {
                 bail!(
-                    "the transfers do not go on; the file may be too small for this machine's speed"
+                    "the transfers do not continue; the file may be too small for this machine's speed"
                 );
             }
         }
@@ -390,60 +390,60 @@ impl Play<'_> {
         Ok(self)
     }
 
-    fn strike(&mut self, blow: Blow) -> anyhow::Result<()> {
+    fn cause(&mut self, fault: Fault) -> anyhow::Result<()> {
         // Some keys are only for some servers.
-        let Some(announcement) = (self.announcement)(blow) else {
+        let Some(announcement) = (self.announcement)(fault) else {
             return Ok(());
         };
-        self.screen.blow(&format!("✗ {announcement}"));
+        self.screen.fault(&format!("✗ {announcement}"));
         self.watch.mark();
-        self.striking = Some(Striking {
-            blow,
+        self.fault = Some(FaultInProgress {
+            fault,
             from: now(),
             begun: Instant::now(),
             back: None,
         });
-        self.striker.orders.send(blow).context("the server is gone")
+        self.server.orders.send(fault).context("the server is gone")
     }
 
     /// Checks the fault in progress; returns whether there is none.
-    fn strike_goes_on(&mut self) -> anyhow::Result<bool> {
-        let Some(striking) = &mut self.striking else {
+    fn check_fault(&mut self) -> anyhow::Result<bool> {
+        let Some(in_progress) = &mut self.fault else {
             return Ok(true);
         };
-        match self.striker.reports.try_recv() {
+        match self.server.reports.try_recv() {
             Ok(report) => {
                 if let Some(note) = report? {
                     self.screen.say(&format!("  {note}"));
                 }
-                striking.back = Some(now());
+                in_progress.back = Some(now());
             }
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => bail!("the server is gone"),
         }
-        let Some(back) = striking.back else {
+        let Some(back) = in_progress.back else {
             return Ok(false);
         };
-        let (from, blow) = (striking.from, striking.blow);
+        let (from, fault) = (in_progress.from, in_progress.fault);
         let look = |one: &outlast::trace::Connection| {
-            let goes_on = one.heard().is_some_and(|heard| heard > back);
-            (goes_on, one.longest_silence_after(from))
+            let continues = one.last_progress().is_some_and(|at| at > back);
+            (continues, one.longest_silence_after(from))
         };
         match self.watch.latest(look) {
             Some((true, silence)) => {
-                self.striking = None;
+                self.fault = None;
                 self.calm_since = Instant::now();
-                self.report(blow, silence);
+                self.report(fault, silence);
                 Ok(true)
             }
-            _ if striking.begun.elapsed() > PATIENCE => {
-                bail!("the client does not go on after the server is back")
+            _ if in_progress.begun.elapsed() > PATIENCE => {
+                bail!("the client does not continue after the server is back")
             }
             _ => Ok(false),
         }
     }
 
-    fn report(&mut self, blow: Blow, silence: Option<Silence>) {
+    fn report(&mut self, fault: Fault, silence: Option<Silence>) {
         match silence {
             Some(silence) => self.screen.say(&format!(
                 "  the client received nothing for {}, and continued",
@@ -451,7 +451,7 @@ impl Play<'_> {
             )),
             None => self.screen.say("  the client noticed nothing"),
         }
-        self.struck.push(Struck { blow, silence });
+        self.past_faults.push(PastFault { fault, silence });
     }
 }
 
@@ -500,17 +500,17 @@ fn judge(connections: &Connections, missed: u32, screen: &Screen) -> bool {
 }
 
 /// Checks that each fault ended one life of the server, and that no life ended otherwise.
-fn count(struck: &[Struck], lives: u64, screen: &Screen) -> bool {
-    let blows: Vec<Blow> = struck.iter().map(|one| one.blow).collect();
-    let is_well = lives == blows.len() as u64 + 1;
-    let silences = struck.iter().filter_map(|one| one.silence);
+fn count(past_faults: &[PastFault], lives: u64, screen: &Screen) -> bool {
+    let faults: Vec<Fault> = past_faults.iter().map(|one| one.fault).collect();
+    let is_well = lives == faults.len() as u64 + 1;
+    let silences = past_faults.iter().filter_map(|one| one.silence);
     let lengths = silences.map(|silence| silence.length());
     let range = lengths.clone().min().zip(lengths.max());
     match is_well {
-        true => screen.good(&format!("{lives} lives of the server: {}", tally(&blows))),
+        true => screen.good(&format!("{lives} lives of the server: {}", tally(&faults))),
         false => screen.bad(&format!(
-            "the server is in life {lives}, after {}: it has died by itself",
-            tally(&blows)
+            "the server is in life {lives} after {}: it has also crashed by itself",
+            tally(&faults)
         )),
     }
     if let Some((least, most)) = range {
@@ -525,18 +525,18 @@ fn count(struck: &[Struck], lives: u64, screen: &Screen) -> bool {
 
 fn picture(
     connections: &Connections,
-    struck: &[Struck],
+    past_faults: &[PastFault],
     lives: u64,
     path: &Path,
     screen: &Screen,
 ) -> anyhow::Result<()> {
-    let gap = |one: &Struck| {
+    let gap = |one: &PastFault| {
         Some(Gap {
             silence: one.silence?,
-            cause: Some(one.blow.label().to_owned()),
+            cause: Some(one.fault.label().to_owned()),
         })
     };
-    let gaps: Vec<Gap> = struck.iter().filter_map(gap).collect();
+    let gaps: Vec<Gap> = past_faults.iter().filter_map(gap).collect();
     let title = format!("One TCP connection through {lives} lives of its server");
     let chosen = connections.busiest(Some(445));
     let picture = Picture::of(&title, &chosen, &gaps).context("nothing was captured")?;

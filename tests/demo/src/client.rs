@@ -127,7 +127,7 @@ impl Client {
             // It may have ended by itself: its exit status says more.
             let _ = writeln!(stdin, "quit");
         }
-        let status = crate::blow::within(limit, "the end of smbclient", || self.ended())?;
+        let status = crate::fault::within(limit, "the end of smbclient", || self.ended())?;
         Ok((status, self.text()))
     }
 }

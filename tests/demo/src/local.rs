@@ -10,8 +10,8 @@ use anyhow::{Context as _, bail};
 use outlast::control::{self, Reply, Status};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::blow::{Blow, Server, ip, run, within};
 use crate::client::Login;
+use crate::fault::{Fault, Server, ip, run, within};
 use crate::place::Place;
 
 /// The TAP; its other end is the client's.
@@ -41,15 +41,15 @@ pub struct Local {
 }
 
 /// Returns the sentence that announces a fault, if it can occur.
-pub fn announcement(blow: Blow) -> Option<&'static str> {
-    match blow {
-        Blow::Kill => Some("kill -9 of the server"),
-        Blow::KillAll => {
+pub fn announcement(fault: Fault) -> Option<&'static str> {
+    match fault {
+        Fault::Kill => Some("kill -9 of the server"),
+        Fault::KillAll => {
             Some("kill -9 of the server and its supervisor; there is no server for 3 s")
         }
-        Blow::Reboot => Some("outlast reboot: drain, save, come back"),
-        Blow::Upgrade => Some("outlast reboot --exec: come back as another binary"),
-        Blow::Power => None,
+        Fault::Reboot => Some("outlast reboot: drain, save, come back"),
+        Fault::Upgrade => Some("outlast reboot --exec: come back as another binary"),
+        Fault::Power => None,
     }
 }
 
@@ -135,12 +135,12 @@ impl Local {
 }
 
 impl Server for Local {
-    fn strike(&mut self, blow: Blow) -> anyhow::Result<Option<String>> {
-        match blow {
-            Blow::Kill => self.kill()?,
-            Blow::KillAll => self.kill_all()?,
-            Blow::Reboot => drop(run(&mut self.command(&["reboot"]))?),
-            Blow::Upgrade => {
+    fn cause(&mut self, fault: Fault) -> anyhow::Result<Option<String>> {
+        match fault {
+            Fault::Kill => self.kill()?,
+            Fault::KillAll => self.kill_all()?,
+            Fault::Reboot => drop(run(&mut self.command(&["reboot"]))?),
+            Fault::Upgrade => {
                 let upgrade = self.upgrade.display().to_string();
                 let mut command = self.command(&["reboot", "--exec", &upgrade]);
                 // The server refuses a binary that does not prove itself in time, which a busy machine may cause.
@@ -150,7 +150,7 @@ impl Server for Local {
                 }
                 tried?;
             }
-            Blow::Power => bail!("only a virtual machine has power to cut: scripts/vm-demo"),
+            Fault::Power => bail!("only a virtual machine has power to cut: scripts/vm-demo"),
         }
         Ok(None)
     }

@@ -4,12 +4,12 @@
 //! own, which end with it. The verdict, and the time for which the client received nothing, come from the packets.
 
 mod act;
-mod blow;
 mod client;
 #[cfg(target_arch = "x86_64")]
 #[allow(dead_code)] // the tests' virtual machine can do more
 #[path = "../../machine/disk_log.rs"]
 mod disk_log;
+mod fault;
 mod files;
 #[cfg(target_arch = "x86_64")]
 #[path = "../../machine/guest.rs"]
@@ -156,14 +156,14 @@ impl Stage<'_> {
         act.play(screen)
     }
 
-    fn script(&self, script: &act::Script) -> Vec<(act::Transfer, blow::Blow)> {
+    fn script(&self, script: &act::Script) -> Vec<(act::Transfer, fault::Fault)> {
         let transfer = |given| match self.options.download {
             true => act::Transfer::Get,
             false => given,
         };
         script
             .iter()
-            .map(|(given, blow)| (transfer(*given), *blow))
+            .map(|(given, fault)| (transfer(*given), *fault))
             .collect()
     }
 

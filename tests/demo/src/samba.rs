@@ -11,8 +11,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use std::os::unix::process::CommandExt as _;
 
 use crate::act::save;
-use crate::blow::{ip, run, within};
 use crate::client::Client;
+use crate::fault::{ip, run, within};
 use crate::place::Place;
 use crate::screen::Screen;
 use crate::watch::Watch;
@@ -76,7 +76,7 @@ fn kill_it(
         }
         Ok((percent >= PERCENT || client.is_complete()).then_some(()))
     })?;
-    screen.blow("✗ kill -9 of Samba, all its processes");
+    screen.fault("✗ kill -9 of Samba, all its processes");
     watch.mark();
     samba.kill()?;
     let (status, text) = client.finish(CLIENT_PATIENCE)?;

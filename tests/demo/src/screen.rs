@@ -98,7 +98,7 @@ impl Screen {
     }
 
     /// Shows a fault.
-    pub fn blow(&self, text: &str) {
+    pub fn fault(&self, text: &str) {
         self.line(RED, &format!("   {text}"));
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 use outlast::control::Status;
 
-use crate::blow::{Blow, Server, ip, within};
+use crate::fault::{Fault, Server, ip, within};
 use crate::guest::{self, CONFIG};
 use crate::host;
 use crate::local::{LOGIN, add_user};
@@ -32,13 +32,13 @@ pub struct Vm {
 }
 
 /// Returns the sentence that announces a fault, if it can occur.
-pub fn announcement(blow: Blow) -> Option<&'static str> {
-    match blow {
-        Blow::Kill => Some("kill -9 of the server in the machine"),
-        Blow::Reboot => Some("outlast reboot --system: the machine reboots"),
-        Blow::Upgrade => Some("outlast reboot --exec in the machine"),
-        Blow::Power => Some("the machine's power is cut"),
-        Blow::KillAll => None,
+pub fn announcement(fault: Fault) -> Option<&'static str> {
+    match fault {
+        Fault::Kill => Some("kill -9 of the server in the machine"),
+        Fault::Reboot => Some("outlast reboot --system: the machine reboots"),
+        Fault::Upgrade => Some("outlast reboot --exec in the machine"),
+        Fault::Power => Some("the machine's power is cut"),
+        Fault::KillAll => None,
     }
 }
 
@@ -121,18 +121,18 @@ fn begun_at() -> u64 {
 }
 
 impl Server for Vm {
-    fn strike(&mut self, blow: Blow) -> anyhow::Result<Option<String>> {
+    fn cause(&mut self, fault: Fault) -> anyhow::Result<Option<String>> {
         let before = self.begun();
-        let note = match blow {
-            Blow::Kill => return self.outlast("crash").map(|_| None),
-            Blow::Upgrade => return self.outlast("reboot --exec /bin/outlast").map(|_| None),
-            Blow::KillAll => bail!("a machine is killed by cutting its power"),
-            Blow::Reboot => {
+        let note = match fault {
+            Fault::Kill => return self.outlast("crash").map(|_| None),
+            Fault::Upgrade => return self.outlast("reboot --exec /bin/outlast").map(|_| None),
+            Fault::KillAll => bail!("a machine is killed by cutting its power"),
+            Fault::Reboot => {
                 let command = format!("/bin/outlast reboot --system --config {CONFIG}");
                 self.machine()?.begin(&command);
                 None
             }
-            Blow::Power => {
+            Fault::Power => {
                 let machine = self.machine.take().context("the machine is off")?;
                 machine.wait_for_a_write();
                 let outcome = machine.cut(&mut self.rng);

@@ -179,7 +179,7 @@ struct Rates(VecDeque<Rate>);
 #[derive(Clone, Copy, Debug)]
 enum Rate {
     Bytes(u64),
-    Blow,
+    Fault,
 }
 
 impl Rates {
@@ -188,7 +188,7 @@ impl Rates {
     }
 
     fn mark(&mut self) {
-        self.push(Rate::Blow);
+        self.push(Rate::Fault);
     }
 
     fn push(&mut self, rate: Rate) {
@@ -202,7 +202,7 @@ impl Rates {
     fn line(&self) -> String {
         let bytes = |rate: &Rate| match rate {
             Rate::Bytes(bytes) => Some(*bytes),
-            Rate::Blow => None,
+            Rate::Fault => None,
         };
         let most = self.0.iter().filter_map(bytes).max().unwrap_or(0).max(1);
         let now = self.0.iter().rev().find_map(bytes).unwrap_or(0);
@@ -212,7 +212,7 @@ impl Rates {
                 let eighths = (bytes * 8).div_ceil(most);
                 BARS[eighths as usize].to_string()
             }
-            Rate::Blow => "\x1b[31m✗\x1b[0m".to_owned(),
+            Rate::Fault => "\x1b[31m✗\x1b[0m".to_owned(),
         });
         let bars: String = bars.collect();
         format!("   {:>10}/s │{bars}", words::bytes(now))

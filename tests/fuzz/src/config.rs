@@ -112,7 +112,8 @@ pub(crate) fn run(bytes: &[u8]) {
         Err(error) => judge("/etc/outlast/o.toml", &error),
         Ok(config) => {
             assert!(!config.shares.is_empty());
-            assert!(!config.network.addresses.is_empty());
+            let network = &config.network;
+            assert!(!network.addresses.is_empty() || network.sources.any());
             assert!((1280..=65521).contains(&config.network.mtu));
             assert!(config.network.mac[0] & 1 == 0, "a multicast address");
             let sizes = Nvram::SIZE_MIN_BYTES..=Nvram::SIZE_MAX_BYTES;

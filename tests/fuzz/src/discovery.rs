@@ -123,8 +123,8 @@ pub(crate) fn run(bytes: &[u8]) {
                 frame(&mut input, &of_netbios, 137, to, 137)
             }
         };
-        mdns.hear(&frame, now);
-        netbios.hear(&frame);
+        mdns.receive(&frame, now);
+        netbios.receive(&frame);
         for frame in mdns.poll(now).into_iter().chain(netbios.poll(now)) {
             let datagram = Datagram::parse(&frame.header).expect("a datagram");
             assert!(own.contains(&datagram.source.ip()));

@@ -2,6 +2,7 @@
 //! panics if a property does not hold. `docs/fuzzing.md` has the list; `scripts/fuzz` runs one for long, the tests here
 //! run all of them briefly.
 
+mod addressing;
 mod auth;
 mod config;
 mod control;
@@ -33,7 +34,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target {
         name: "recover",
         run: recover::run,
@@ -80,6 +81,12 @@ pub const TARGETS: [Target; 9] = [
         name: "discovery",
         run: discovery::run,
         seeds: discovery::seeds,
+        short_runs: 20_000,
+    },
+    Target {
+        name: "addressing",
+        run: addressing::run,
+        seeds: addressing::seeds,
         short_runs: 20_000,
     },
     Target {

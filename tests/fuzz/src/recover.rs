@@ -16,6 +16,8 @@ use outlast::server::record::{GLOBAL, Global, Record};
 use outlast::server::recover::{Parts, Recovered, recover};
 use outlast_nvram::{Flag, Identity, Incarnation, Kind, Log, VecMemory, codec};
 use outlast_smb::Entropy;
+use outlast_stack::addressing::Acquired;
+use outlast_stack::addressing::Sources;
 use outlast_stack::{Lost, RxChecksum, RxFrame, TxFrame};
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -67,6 +69,8 @@ fn base() -> &'static Base {
             watched_until: 0,
             roots: Vec::new(),
             accounts: Vec::new(),
+            acquired: Acquired::default(),
+            anchor: None,
         };
         let mut entries = vec![entry(
             GLOBAL,
@@ -136,6 +140,8 @@ fn parts(memory: &Arc<VecMemory>, files: Files, crashed: bool) -> Parts<Files> {
         reply_room: REPLY_ROOM,
         effect_room: EFFECT_ROOM,
         wall: WALL,
+        uptime: Duration::ZERO,
+        sources: Sources::default(),
         incarnation: INCARNATION,
         company: outlast::server::open::Company::Alone,
         takes_over: false,
@@ -216,6 +222,7 @@ fn lives(recovered: Recovered<Files>, memory: &Arc<VecMemory>) {
     let mut time = Time {
         now: service_time,
         wall: WALL,
+        uptime: Duration::ZERO,
     };
     for _ in 0..TURNS {
         machine.turn(time, &mut frames);

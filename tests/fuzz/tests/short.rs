@@ -112,4 +112,4 @@ macro_rules! targets {
     };
 }
 
-targets! { auth config control discovery ingress nvram recover security smb }
+targets! { addressing auth config control discovery ingress nvram recover security smb }

@@ -86,7 +86,7 @@ pub(crate) fn smb_config(scenario: &Scenario, life: u32) -> outlast_smb::Config 
         },
     };
     let revocation = scenario.rules.revocation;
-    let is_applied = scenario.mutation != Some(Mutation::OldConfiguration);
+    let is_applied = scenario.mutation != Some(Mutation::PreviousConfiguration);
     if let Some(revocation) = revocation.filter(|it| it.from_life <= life && is_applied) {
         revocation.change(&mut config, &clients);
     }

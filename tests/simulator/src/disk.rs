@@ -465,9 +465,11 @@ impl Disk {
             self.fuse.step(Step::Sync);
             journal.fail(count);
             let is_last = journal.to_fail == 0;
-            return Some(is_last && journal.mutation == Some(Mutation::SecondFailureBelieved));
+            return Some(
+                is_last && journal.mutation == Some(Mutation::SecondFailedSyncReportedDone),
+            );
         }
-        let is_believed = journal.mutation == Some(Mutation::FailedSyncBelieved);
+        let is_believed = journal.mutation == Some(Mutation::FailedSyncReportedDone);
         let percent = match is_believed {
             true => 100,
             false => journal.failing_percent,
@@ -633,8 +635,8 @@ impl Disk {
         let Some(journal) = &mut self.journal else {
             return;
         };
-        let is_early =
-            matches!(change, Change::Mark(..)) && journal.mutation == Some(Mutation::MarkerFirst);
+        let is_early = matches!(change, Change::Mark(..))
+            && journal.mutation == Some(Mutation::MarkerBeforeChanges);
         let at = match is_early {
             true => journal.operation,
             false => journal.changes.len(),

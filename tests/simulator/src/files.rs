@@ -113,7 +113,7 @@ impl Files {
     fn begin_redo(&self, call: Call) -> Result<(), NtStatus> {
         let begun = self.disk.borrow_mut().begin_redo(call);
         match self.mutation {
-            Some(Mutation::FaultTakenForGone) => begun.map_err(|_| NtStatus::FILE_CLOSED),
+            Some(Mutation::DiskErrorTreatedAsDeleted) => begun.map_err(|_| NtStatus::FILE_CLOSED),
             _ => begun,
         }
     }
@@ -136,14 +136,16 @@ impl Files {
     /// Returns the outcome of an operation that has failed; some mutations make it a success.
     fn report_failure(&self, op: &FileOp, status: NtStatus) -> Result<Outcome, NtStatus> {
         match op {
-            FileOp::Write { data, .. } if self.mutation == Some(Mutation::ErrorSwallowed) => {
+            FileOp::Write { data, .. }
+                if self.mutation == Some(Mutation::DiskErrorAnsweredSuccess) =>
+            {
                 Ok(Outcome::Written {
                     count: data.len() as u32,
                     offset: 0,
                 })
             }
             FileOp::CopyChunks { chunks, .. }
-                if self.mutation == Some(Mutation::ErrorMidwaySwallowed) =>
+                if self.mutation == Some(Mutation::PartialCopyAnsweredSuccess) =>
             {
                 let written = chunks.iter().map(|chunk| chunk.length).collect();
                 Ok(Outcome::Copied { written })
@@ -323,7 +325,9 @@ impl Files {
         let mut written = Vec::new();
         for (index, chunk) in chunks.iter().enumerate() {
             let bytes = match intent {
-                Intent::CopyChunks { source } if self.mutation != Some(Mutation::CopiesAgain) => {
+                Intent::CopyChunks { source }
+                    if self.mutation != Some(Mutation::CopyRereadsSource) =>
+                {
                     source.get(index).cloned().unwrap_or_default()
                 }
                 _ => self.read(source, chunk.source_offset, chunk.length)?,
@@ -396,7 +400,9 @@ impl Files {
                 let at = match op {
                     FileOp::Write {
                         at: WriteAt::End, ..
-                    } if self.mutation == Some(Mutation::AppendsAgain) => self.length(*open)?,
+                    } if self.mutation == Some(Mutation::AppendAtPresentEnd) => {
+                        self.length(*open)?
+                    }
                     _ => *offset,
                 };
                 self.disk.borrow_mut().write(ino, at, &data.together())?;
@@ -614,10 +620,10 @@ impl Files {
         self.repeats = false;
         let has_failed = self.disk.borrow_mut().end_redo();
         match self.mutation {
-            Some(Mutation::MidwayTakenForDone) if has_failed && outcome.is_err() => {
+            Some(Mutation::PartialFailureTreatedAsDone) if has_failed && outcome.is_err() => {
                 Ok(Outcome::Unit)
             }
-            Some(Mutation::MidwayTakenForGone) if has_failed => {
+            Some(Mutation::PartialFailureTreatedAsDeleted) if has_failed => {
                 outcome.map_err(|_| NtStatus::FILE_CLOSED)
             }
             _ => outcome,
@@ -674,7 +680,7 @@ impl Files {
 
 /// Returns the outcome of a redo that omits this operation (a mutation).
 fn left_out(op: &FileOp, mutation: Option<Mutation>) -> Option<Outcome> {
-    let Some(Mutation::RedoWithout(what)) = mutation else {
+    let Some(Mutation::RedoOmits(what)) = mutation else {
         return None;
     };
     match (what, op) {

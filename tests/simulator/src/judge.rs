@@ -437,7 +437,7 @@ impl Judge {
                 self.notice(&open.path, 2);
             }
         }
-        self.let_go(open.node);
+        self.continue_waiting(open.node);
     }
 
     fn read(&self, handle: Handle, offset: u64, length: u32) -> Verdict {

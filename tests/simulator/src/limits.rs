@@ -2,7 +2,7 @@
 
 use outlast_smb::Held;
 
-use crate::mutation::{Limited, Mutation};
+use crate::mutation::{LimitKind, Mutation};
 
 /// The server's limit for the opens of all clients. The last quarter of it is divided among further connections, and
 /// with two connections there is none left for the next (`smb/src/held.rs`). So the clients together may have the rest
@@ -38,17 +38,17 @@ impl Limits {
     /// Returns the limits in the server's configuration. A mutation may raise one of them.
     #[must_use]
     pub fn of_server(&self, mutation: Option<Mutation>) -> outlast_smb::Limits {
-        let more = |what| usize::from(mutation == Some(Mutation::OneTooMany(what)));
+        let more = |what| usize::from(mutation == Some(Mutation::LimitOneTooHigh(what)));
         let usual = outlast_smb::Limits::default();
         outlast_smb::Limits {
-            sessions: self.sessions + more(Limited::Sessions),
-            trees: self.trees + more(Limited::Trees),
-            opens: self.opens + more(Limited::Opens),
-            locks: self.locks + more(Limited::Locks),
-            pending: self.pending + more(Limited::Pending),
-            watches: self.watches + more(Limited::Watches),
+            sessions: self.sessions + more(LimitKind::Sessions),
+            trees: self.trees + more(LimitKind::Trees),
+            opens: self.opens + more(LimitKind::Opens),
+            locks: self.locks + more(LimitKind::Locks),
+            pending: self.pending + more(LimitKind::Pending),
+            watches: self.watches + more(LimitKind::Watches),
             total: Held {
-                opens: TOTAL_OPENS + 2 * more(Limited::AllOpens),
+                opens: TOTAL_OPENS + 2 * more(LimitKind::AllOpens),
                 ..usual.total
             },
             ..usual

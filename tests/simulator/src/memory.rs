@@ -127,7 +127,7 @@ impl Nvram {
         let Some(mutation) = inner.mutation else {
             return;
         };
-        if mutation == Mutation::CommitFirst {
+        if mutation == Mutation::CommitBeforeRecords {
             for (at, bytes) in std::mem::take(&mut inner.last_group) {
                 self.memory.write(at, &bytes);
             }
@@ -169,17 +169,19 @@ impl Nvram {
     fn mutate_write(&self, at: u64, bytes: &[u8]) {
         let mutation = self.inner().mutation;
         match mutation {
-            Some(Mutation::RecordsApart) if at >= RING_AT && log_format::is_header(bytes) => {
+            Some(Mutation::RecordsCommittedSingly)
+                if at >= RING_AT && log_format::is_header(bytes) =>
+            {
                 self.store(HEAD_AT, log_format::word(log_format::position_of(bytes)));
             }
-            Some(Mutation::CommitFirst) if at >= RING_AT => {
+            Some(Mutation::CommitBeforeRecords) if at >= RING_AT => {
                 let mut before = vec![0; bytes.len()];
                 self.memory.read(at, &mut before);
                 self.inner().overwritten.push((at, before));
             }
             _ => {}
         }
-        if mutation == Some(Mutation::CommitFirst) {
+        if mutation == Some(Mutation::CommitBeforeRecords) {
             // The server has continued: by now the records are complete.
             self.inner().last_group.clear();
         }
@@ -267,7 +269,7 @@ impl Memory for Nvram {
             true => Step::Write,
             false => Step::Store,
         });
-        if at == TAIL_AT && self.inner().mutation == Some(Mutation::TailStands) {
+        if at == TAIL_AT && self.inner().mutation == Some(Mutation::TailNotRecorded) {
             return;
         }
         self.memory.store(at, word);

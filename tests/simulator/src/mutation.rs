@@ -26,92 +26,92 @@ pub enum Mutation {
     /// Law 1: point 2 is omitted for operations of this name.
     NoIntent(&'static str),
     /// Law 2: records of this kind are not recovered.
-    Forgets(Forgotten),
+    NotRecovered(RecordKind),
     /// Law 2: each record is committed by itself, not in its group.
-    RecordsApart,
+    RecordsCommittedSingly,
     /// Law 2: the commit word reaches the memory before the records it commits.
-    CommitFirst,
+    CommitBeforeRecords,
     /// Law 3: replies that wait in the send queue are built again, so that they have other bytes.
-    RepliesMadeAgain,
+    RepliesRebuilt,
     /// Law 4: a server that crashes ends its connections.
-    LastWords,
+    ConnectionsEndedByCrash,
     /// Law 4: a server answers before its connections are recovered.
-    AnswersTooEarly,
+    SendsBeforeRecovery,
     /// Law 5: a redo does not check which open has created a file.
     StampIgnored,
     /// Law 5: the redo of an append writes at the present end of the file.
-    AppendsAgain,
+    AppendAtPresentEnd,
     /// Law 5: the redo of a rename that has been done already is an error.
-    RenamesOnce,
+    RenameRedoFails,
     /// Law 5: the redo of a copy within one file reads its source again.
-    CopiesAgain,
+    CopyRereadsSource,
     /// Law 6: timers count the time of an outage.
-    OutageIsTime,
+    OutageCountsAsTime,
     /// Law 7: when the log fills, the oldest connection is dropped.
-    OldestGivenUp,
+    OldestConnectionDropped,
     /// Law 1 under `power`: output leaves before its commit is on the medium.
-    FlushNotAwaited,
+    SinkNotAwaited,
     /// Law 5 under `power`: an operation is done before its intent is on the medium.
     IntentNotAwaited,
     /// A consistency point is on record before the file systems are synced.
     SyncNotAwaited,
     /// A failed sync is reported as a success.
-    FailedSyncBelieved,
+    FailedSyncReportedDone,
     /// The second of two syncs that fail in a row is reported as a success.
-    SecondFailureBelieved,
+    SecondFailedSyncReportedDone,
     /// After a power cut an error of the disk is treated as a deleted file.
-    FaultTakenForGone,
+    DiskErrorTreatedAsDeleted,
     /// An operation that fails midway, when it is done once more, is treated as done.
-    MidwayTakenForDone,
+    PartialFailureTreatedAsDone,
     /// An operation that fails midway, when it is done once more, is treated as one on a deleted file.
-    MidwayTakenForGone,
+    PartialFailureTreatedAsDeleted,
     /// Of two file systems only the first one's sync counts.
-    OneSyncCounts,
+    OnlyFirstSyncCounts,
     /// The failed sync of one file system is treated as a failure of all.
-    FailureOfAll,
+    OneFailedSyncFailsAll,
     /// The marker of another file system is read.
-    MarkerOfAnother,
+    MarkerOfOtherFileSystem,
     /// After a power cut operations of this name are not repeated.
-    RedoWithout(&'static str),
+    RedoOmits(&'static str),
     /// The marker reaches the medium before the changes that it covers.
-    MarkerFirst,
+    MarkerBeforeChanges,
     /// The marker, which says how many changes the file system has kept, is not read.
     MarkerIgnored,
     /// The checksums of the records in the sink are not verified.
     ChecksumsIgnored,
     /// Law 8: the right edge is not on record, and windows are smaller after the recovery.
-    PromiseForgotten,
+    WindowEdgeNotRecovered,
     /// The windows offered exceed the room for them.
-    WindowsWithoutRoom,
+    WindowsExceedRoom,
     /// Data that arrived out of order are reported as received (SACK), and then discarded.
-    ReportedForgotten,
+    SackedDataDiscarded,
     /// A segment that is in order and within the window is dropped occasionally.
-    InOrderDropped,
+    InOrderSegmentDropped,
     /// After a restart nothing is sent for some seconds.
-    SilentAfterReturn,
+    SilentAfterRestart,
     /// This limit is one higher than configured.
-    OneTooMany(Limited),
+    LimitOneTooHigh(LimitKind),
     /// An error of the disk is not reported: the write is answered with success.
-    ErrorSwallowed,
+    DiskErrorAnsweredSuccess,
     /// A copy that fails midway is answered with success.
-    ErrorMidwaySwallowed,
+    PartialCopyAnsweredSuccess,
     /// A share whose directory is missing is treated as one whose files are deleted.
-    AwayTakenForGone,
+    MissingShareTreatedAsDeleted,
     /// A handle is closed when its file cannot be opened again at the first attempt.
-    HandleLost,
+    HandleClosedAtFirstFailure,
     /// An operation for an account that cannot be looked up is done as root.
-    UnknownIsRoot,
+    UnknownAccountIsRoot,
     /// A file without a stamp, which was created on a file system with neither links nor renames that replace nothing,
     /// is treated as another open's.
-    UnstampedTakenForAnothers,
+    UnstampedTreatedAsAnotherOpens,
     /// Sessions and tree connects are recovered by the previous configuration.
-    OldConfiguration,
+    PreviousConfiguration,
     /// The new tail is not recorded, so that it lies in a part that has been overwritten.
-    TailStands,
+    TailNotRecorded,
     /// A standby worker takes over without the last commit.
-    FollowerBehind,
+    FollowerMissesLastCommit,
     /// Frames that a killed worker had read and not recorded are lost, though the machine keeps all frames.
-    ReceivedForgotten,
+    ReceivedFramesLost,
     /// The state of a standby worker differs from the server's.
     FollowerDiffers,
 }
@@ -119,7 +119,7 @@ pub enum Mutation {
 /// The object of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the limits' names
-pub enum Limited {
+pub enum LimitKind {
     Opens,
     AllOpens,
     Locks,
@@ -132,7 +132,7 @@ pub enum Limited {
 /// A kind of record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the records' names
-pub enum Forgotten {
+pub enum RecordKind {
     Nonces,
     Ids,
     Clock,
@@ -160,7 +160,7 @@ pub enum Forgotten {
 impl Mutation {
     /// All mutations.
     pub const ALL: &[Mutation] = {
-        use self::Forgotten as F;
+        use self::RecordKind as K;
         use Mutation::*;
         &[
             FramesBeforeCommit,
@@ -168,93 +168,93 @@ impl Mutation {
             NoIntent("rename"),
             NoIntent("delete"),
             NoIntent("write"),
-            Forgets(F::Nonces),
-            Forgets(F::Ids),
-            Forgets(F::Clock),
-            Forgets(F::Consumed),
-            Forgets(F::Sent),
-            Forgets(F::Locks),
-            Forgets(F::Oplocks),
-            Forgets(F::Leases),
-            Forgets(F::Paths),
-            Forgets(F::Cursors),
-            Forgets(F::DeletePending),
-            Forgets(F::StoppedTimes),
-            Forgets(F::Answers),
-            Forgets(F::MessageIds),
-            Forgets(F::Sessions),
-            Forgets(F::Watched),
-            Forgets(F::Roots),
-            RecordsApart,
-            CommitFirst,
-            RepliesMadeAgain,
-            LastWords,
-            AnswersTooEarly,
+            NotRecovered(K::Nonces),
+            NotRecovered(K::Ids),
+            NotRecovered(K::Clock),
+            NotRecovered(K::Consumed),
+            NotRecovered(K::Sent),
+            NotRecovered(K::Locks),
+            NotRecovered(K::Oplocks),
+            NotRecovered(K::Leases),
+            NotRecovered(K::Paths),
+            NotRecovered(K::Cursors),
+            NotRecovered(K::DeletePending),
+            NotRecovered(K::StoppedTimes),
+            NotRecovered(K::Answers),
+            NotRecovered(K::MessageIds),
+            NotRecovered(K::Sessions),
+            NotRecovered(K::Watched),
+            NotRecovered(K::Roots),
+            RecordsCommittedSingly,
+            CommitBeforeRecords,
+            RepliesRebuilt,
+            ConnectionsEndedByCrash,
+            SendsBeforeRecovery,
             StampIgnored,
-            AppendsAgain,
-            RenamesOnce,
-            CopiesAgain,
-            OutageIsTime,
-            OldestGivenUp,
-            PromiseForgotten,
-            FlushNotAwaited,
+            AppendAtPresentEnd,
+            RenameRedoFails,
+            CopyRereadsSource,
+            OutageCountsAsTime,
+            OldestConnectionDropped,
+            WindowEdgeNotRecovered,
+            SinkNotAwaited,
             IntentNotAwaited,
             SyncNotAwaited,
-            FailedSyncBelieved,
-            SecondFailureBelieved,
-            FaultTakenForGone,
-            MidwayTakenForDone,
-            MidwayTakenForGone,
-            OneSyncCounts,
-            FailureOfAll,
-            MarkerOfAnother,
-            RedoWithout("rename"),
-            RedoWithout("link"),
-            RedoWithout("delete"),
-            RedoWithout("write"),
-            RedoWithout("truncate"),
-            RedoWithout("times"),
-            MarkerFirst,
+            FailedSyncReportedDone,
+            SecondFailedSyncReportedDone,
+            DiskErrorTreatedAsDeleted,
+            PartialFailureTreatedAsDone,
+            PartialFailureTreatedAsDeleted,
+            OnlyFirstSyncCounts,
+            OneFailedSyncFailsAll,
+            MarkerOfOtherFileSystem,
+            RedoOmits("rename"),
+            RedoOmits("link"),
+            RedoOmits("delete"),
+            RedoOmits("write"),
+            RedoOmits("truncate"),
+            RedoOmits("times"),
+            MarkerBeforeChanges,
             MarkerIgnored,
             ChecksumsIgnored,
-            Forgets(F::Closes),
-            Forgets(F::Unlocks),
-            Forgets(F::Ends),
-            Forgets(F::Watches),
-            Forgets(F::Trees),
-            WindowsWithoutRoom,
-            ReportedForgotten,
-            InOrderDropped,
-            SilentAfterReturn,
-            OneTooMany(Limited::Opens),
-            OneTooMany(Limited::AllOpens),
-            OneTooMany(Limited::Locks),
-            OneTooMany(Limited::Pending),
-            OneTooMany(Limited::Watches),
-            OneTooMany(Limited::Trees),
-            OneTooMany(Limited::Sessions),
-            ErrorSwallowed,
-            ErrorMidwaySwallowed,
-            AwayTakenForGone,
-            HandleLost,
-            UnknownIsRoot,
-            UnstampedTakenForAnothers,
-            OldConfiguration,
-            TailStands,
-            FollowerBehind,
-            ReceivedForgotten,
+            NotRecovered(K::Closes),
+            NotRecovered(K::Unlocks),
+            NotRecovered(K::Ends),
+            NotRecovered(K::Watches),
+            NotRecovered(K::Trees),
+            WindowsExceedRoom,
+            SackedDataDiscarded,
+            InOrderSegmentDropped,
+            SilentAfterRestart,
+            LimitOneTooHigh(LimitKind::Opens),
+            LimitOneTooHigh(LimitKind::AllOpens),
+            LimitOneTooHigh(LimitKind::Locks),
+            LimitOneTooHigh(LimitKind::Pending),
+            LimitOneTooHigh(LimitKind::Watches),
+            LimitOneTooHigh(LimitKind::Trees),
+            LimitOneTooHigh(LimitKind::Sessions),
+            DiskErrorAnsweredSuccess,
+            PartialCopyAnsweredSuccess,
+            MissingShareTreatedAsDeleted,
+            HandleClosedAtFirstFailure,
+            UnknownAccountIsRoot,
+            UnstampedTreatedAsAnotherOpens,
+            PreviousConfiguration,
+            TailNotRecorded,
+            FollowerMissesLastCommit,
+            ReceivedFramesLost,
             FollowerDiffers,
         ]
     };
 
     /// Returns whether no well-behaved client can notice it, or hardly any client of the workload. With forgotten
-    /// MessageIds a client could use one twice, but none does. Forgotten stopped times matter only if the open writes
+    /// MessageIds a client could use one twice, but none does. RecordKind stopped times matter only if the open writes
     /// after the crash.
     #[must_use]
     pub fn is_hidden(self) -> bool {
         matches!(
             self,
-            Mutation::Forgets(Forgotten::MessageIds | Forgotten::StoppedTimes)
+            Mutation::NotRecovered(RecordKind::MessageIds | RecordKind::StoppedTimes)
         )
     }
 
@@ -263,19 +263,19 @@ impl Mutation {
     pub fn is_of_power(self) -> bool {
         matches!(
             self,
-            Mutation::FlushNotAwaited
+            Mutation::SinkNotAwaited
                 | Mutation::IntentNotAwaited
                 | Mutation::SyncNotAwaited
-                | Mutation::FailedSyncBelieved
-                | Mutation::SecondFailureBelieved
-                | Mutation::FaultTakenForGone
-                | Mutation::MidwayTakenForDone
-                | Mutation::MidwayTakenForGone
-                | Mutation::OneSyncCounts
-                | Mutation::FailureOfAll
-                | Mutation::MarkerOfAnother
-                | Mutation::RedoWithout(_)
-                | Mutation::MarkerFirst
+                | Mutation::FailedSyncReportedDone
+                | Mutation::SecondFailedSyncReportedDone
+                | Mutation::DiskErrorTreatedAsDeleted
+                | Mutation::PartialFailureTreatedAsDone
+                | Mutation::PartialFailureTreatedAsDeleted
+                | Mutation::OnlyFirstSyncCounts
+                | Mutation::OneFailedSyncFailsAll
+                | Mutation::MarkerOfOtherFileSystem
+                | Mutation::RedoOmits(_)
+                | Mutation::MarkerBeforeChanges
                 | Mutation::MarkerIgnored
                 | Mutation::ChecksumsIgnored
         )
@@ -285,23 +285,23 @@ impl Mutation {
     /// them.
     pub fn choose_surroundings(self, scenario: &mut Scenario) {
         match self {
-            Mutation::OutageIsTime => {
+            Mutation::OutageCountsAsTime => {
                 scenario.outage = Duration::from_secs(40);
                 scenario.lost = Lost::Nothing;
             }
-            Mutation::Forgets(what) => {
-                scenario.timestamps |= what == Forgotten::Clock;
+            Mutation::NotRecovered(what) => {
+                scenario.timestamps |= what == RecordKind::Clock;
                 // In a small log a change is soon part of a snapshot of its connection, and is then not forgotten.
                 scenario.nvram_bytes = 256 << 10;
             }
-            Mutation::OldestGivenUp => scenario.nvram_bytes = 64 << 10,
-            Mutation::PromiseForgotten => scenario.smaller_window = true,
-            Mutation::AnswersTooEarly | Mutation::ReceivedForgotten => {
+            Mutation::OldestConnectionDropped => scenario.nvram_bytes = 64 << 10,
+            Mutation::WindowEdgeNotRecovered => scenario.smaller_window = true,
+            Mutation::SendsBeforeRecovery | Mutation::ReceivedFramesLost => {
                 scenario.lost = Lost::Nothing;
             }
             // Where the wire loses frames, the time that a client waits is not checked.
-            Mutation::SilentAfterReturn => scenario.faults = Faults::default(),
-            Mutation::ReportedForgotten => scenario.faults.reorder_ppm = 100_000,
+            Mutation::SilentAfterRestart => scenario.faults = Faults::default(),
+            Mutation::SackedDataDiscarded => scenario.faults.reorder_ppm = 100_000,
             _ => {}
         }
     }
@@ -316,37 +316,39 @@ impl Mutation {
         };
         match self {
             Mutation::NoIntent("rename")
-            | Mutation::RenamesOnce
-            | Mutation::RedoWithout("rename") => asks(|verb| matches!(verb, Verb::Rename { .. })),
+            | Mutation::RenameRedoFails
+            | Mutation::RedoOmits("rename") => asks(|verb| matches!(verb, Verb::Rename { .. })),
             // A file that can be opened by its handle is found without its path.
-            Mutation::Forgets(Forgotten::Paths) => {
+            Mutation::NotRecovered(RecordKind::Paths) => {
                 !scenario.handles && asks(|verb| matches!(verb, Verb::Rename { .. }))
             }
-            Mutation::Forgets(Forgotten::StoppedTimes) | Mutation::RedoWithout("times") => {
+            Mutation::NotRecovered(RecordKind::StoppedTimes) | Mutation::RedoOmits("times") => {
                 asks(|verb| matches!(verb, Verb::SetTime { .. }))
             }
-            Mutation::RedoWithout("link") => asks(|verb| matches!(verb, Verb::Link { .. })),
-            Mutation::RedoWithout("truncate") => asks(|verb| matches!(verb, Verb::SetEnd { .. })),
-            Mutation::CopiesAgain => asks(|verb| matches!(verb, Verb::Copy { .. })),
-            Mutation::OneTooMany(_) => is_of_limits,
-            Mutation::Forgets(what) if what.gives_back() => is_of_limits,
-            Mutation::WindowsWithoutRoom => matches!(scenario.kind, kinds::Kind::Uploads { .. }),
-            Mutation::ErrorSwallowed | Mutation::HandleLost | Mutation::UnknownIsRoot => {
-                failing::is_of(scenario.seed)
+            Mutation::RedoOmits("link") => asks(|verb| matches!(verb, Verb::Link { .. })),
+            Mutation::RedoOmits("truncate") => asks(|verb| matches!(verb, Verb::SetEnd { .. })),
+            Mutation::CopyRereadsSource => asks(|verb| matches!(verb, Verb::Copy { .. })),
+            Mutation::LimitOneTooHigh(_) => is_of_limits,
+            Mutation::NotRecovered(what) if what.gives_back() => is_of_limits,
+            Mutation::WindowsExceedRoom => matches!(scenario.kind, kinds::Kind::Uploads { .. }),
+            Mutation::DiskErrorAnsweredSuccess
+            | Mutation::HandleClosedAtFirstFailure
+            | Mutation::UnknownAccountIsRoot => failing::is_of(scenario.seed),
+            Mutation::SecondFailedSyncReportedDone => {
+                scenario.power.is_some_and(|it| it.fails_twice)
             }
-            Mutation::SecondFailureBelieved => scenario.power.is_some_and(|it| it.fails_twice),
-            Mutation::OneSyncCounts | Mutation::FailureOfAll | Mutation::MarkerOfAnother => {
-                scenario.sickness.is_some()
-            }
-            Mutation::UnstampedTakenForAnothers => scenario.lacks.links,
-            Mutation::ErrorMidwaySwallowed => scenario.ops.iter().any(|op| {
+            Mutation::OnlyFirstSyncCounts
+            | Mutation::OneFailedSyncFailsAll
+            | Mutation::MarkerOfOtherFileSystem => scenario.sickness.is_some(),
+            Mutation::UnstampedTreatedAsAnotherOpens => scenario.lacks.links,
+            Mutation::PartialCopyAnsweredSuccess => scenario.ops.iter().any(|op| {
                 let failure = op.failure.map(|failure| failure.what);
                 failure == Some(failing::What::Rest)
             }),
-            Mutation::AwayTakenForGone | Mutation::Forgets(Forgotten::Roots) => {
+            Mutation::MissingShareTreatedAsDeleted | Mutation::NotRecovered(RecordKind::Roots) => {
                 scenario.has_outages_of_share
             }
-            Mutation::OldConfiguration => scenario.rules.revocation.is_some(),
+            Mutation::PreviousConfiguration => scenario.rules.revocation.is_some(),
             _ => true,
         }
     }
@@ -356,10 +358,10 @@ impl Mutation {
     pub fn changes_log(self) -> bool {
         matches!(
             self,
-            Mutation::Forgets(_)
-                | Mutation::RepliesMadeAgain
-                | Mutation::OldestGivenUp
-                | Mutation::PromiseForgotten
+            Mutation::NotRecovered(_)
+                | Mutation::RepliesRebuilt
+                | Mutation::OldestConnectionDropped
+                | Mutation::WindowEdgeNotRecovered
         )
     }
 
@@ -376,7 +378,7 @@ impl Mutation {
         let is_full = contents.head.0 - contents.tail.0 > memory.len() / 8;
         let clients = contents.records.iter().map(|it| it.object);
         let oldest = clients.filter(|object| *object != 0).min();
-        let given_up = oldest.filter(|_| is_full && self == Mutation::OldestGivenUp);
+        let given_up = oldest.filter(|_| is_full && self == Mutation::OldestConnectionDropped);
         for replayed in contents.records {
             if given_up == Some(replayed.object) {
                 continue;
@@ -400,30 +402,30 @@ impl Mutation {
         let mut data = data.to_vec();
         let mut record = record;
         match self {
-            Mutation::Forgets(what) if what.is(&record) => return None,
-            Mutation::Forgets(Forgotten::Ids) => {
+            Mutation::NotRecovered(what) if what.is(&record) => return None,
+            Mutation::NotRecovered(RecordKind::Ids) => {
                 if let Record::Global(global) = &mut record {
                     global.ids_up_to = 2;
                 }
             }
-            Mutation::Forgets(Forgotten::Clock) => {
+            Mutation::NotRecovered(RecordKind::Clock) => {
                 if let Record::Global(global) = &mut record {
                     global.clock_up_to = Duration::ZERO;
                 }
             }
-            Mutation::Forgets(Forgotten::Watched) => {
+            Mutation::NotRecovered(RecordKind::Watched) => {
                 if let Record::Global(global) = &mut record {
                     global.watched_until = 0;
                 }
             }
-            Mutation::Forgets(Forgotten::Roots) => {
+            Mutation::NotRecovered(RecordKind::Roots) => {
                 if let Record::Global(global) = &mut record {
                     for root in &mut global.roots {
                         root.key = None;
                     }
                 }
             }
-            Mutation::RepliesMadeAgain => {
+            Mutation::RepliesRebuilt => {
                 let sent = |tcp: &Tcp| matches!(tcp, Tcp::Sent { .. } | Tcp::RequeuedSent);
                 if let (Record::Tcp(tcp), Some(last)) = (&record, data.last_mut())
                     && sent(tcp)
@@ -431,7 +433,7 @@ impl Mutation {
                     *last ^= 1;
                 }
             }
-            Mutation::PromiseForgotten => match &mut record {
+            Mutation::WindowEdgeNotRecovered => match &mut record {
                 Record::Client { tcp: Some(tcp), .. } | Record::Copied { tcp: Some(tcp) } => {
                     let tcp = tcp.to_mut();
                     tcp.rcv_edge = tcp.rcv_nxt;
@@ -449,42 +451,42 @@ impl Mutation {
     }
 }
 
-impl Forgotten {
+impl RecordKind {
     /// Returns whether records of this kind begin or end something that a limit counts.
     fn gives_back(self) -> bool {
-        use Forgotten::{Closes, Ends, Trees, Unlocks, Watches};
+        use RecordKind::{Closes, Ends, Trees, Unlocks, Watches};
         matches!(self, Closes | Unlocks | Ends | Watches | Trees)
     }
 
     fn is(self, record: &Record<'static>) -> bool {
         use outlast_smb::Record as Smb;
         match record {
-            Record::IdsUpTo(_) => self == Forgotten::Ids,
-            Record::ClockUpTo(_) => self == Forgotten::Clock,
-            Record::WatchedUntil(_) => self == Forgotten::Watched,
-            Record::Root { .. } => self == Forgotten::Roots,
+            Record::IdsUpTo(_) => self == RecordKind::Ids,
+            Record::ClockUpTo(_) => self == RecordKind::Clock,
+            Record::WatchedUntil(_) => self == RecordKind::Watched,
+            Record::Root { .. } => self == RecordKind::Roots,
             Record::Tcp(tcp) => match **tcp {
-                Tcp::Consumed(_) => self == Forgotten::Consumed,
-                Tcp::Sent { .. } => self == Forgotten::Sent,
+                Tcp::Consumed(_) => self == RecordKind::Consumed,
+                Tcp::Sent { .. } => self == RecordKind::Sent,
                 _ => false,
             },
             Record::Smb(smb) => match **smb {
-                Smb::Nonce { .. } => self == Forgotten::Nonces,
-                Smb::Locked { .. } => self == Forgotten::Locks,
-                Smb::Oplock { .. } => self == Forgotten::Oplocks,
-                Smb::Moved { .. } => self == Forgotten::Paths,
-                Smb::Cursor { .. } => self == Forgotten::Cursors,
-                Smb::DeletePending { .. } => self == Forgotten::DeletePending,
-                Smb::Stopped { .. } => self == Forgotten::StoppedTimes,
-                Smb::Answered { .. } => self == Forgotten::Answers,
-                Smb::Admitted { .. } => self == Forgotten::MessageIds,
-                Smb::Session { .. } => self == Forgotten::Sessions,
-                Smb::Closed { .. } => self == Forgotten::Closes,
-                Smb::Unlocked { .. } => self == Forgotten::Unlocks,
-                Smb::SessionEnded { .. } | Smb::SessionLeft { .. } => self == Forgotten::Ends,
-                Smb::Lease { .. } => self == Forgotten::Leases,
-                Smb::Watch { .. } => self == Forgotten::Watches,
-                Smb::TreeConnected { .. } => self == Forgotten::Trees,
+                Smb::Nonce { .. } => self == RecordKind::Nonces,
+                Smb::Locked { .. } => self == RecordKind::Locks,
+                Smb::Oplock { .. } => self == RecordKind::Oplocks,
+                Smb::Moved { .. } => self == RecordKind::Paths,
+                Smb::Cursor { .. } => self == RecordKind::Cursors,
+                Smb::DeletePending { .. } => self == RecordKind::DeletePending,
+                Smb::Stopped { .. } => self == RecordKind::StoppedTimes,
+                Smb::Answered { .. } => self == RecordKind::Answers,
+                Smb::Admitted { .. } => self == RecordKind::MessageIds,
+                Smb::Session { .. } => self == RecordKind::Sessions,
+                Smb::Closed { .. } => self == RecordKind::Closes,
+                Smb::Unlocked { .. } => self == RecordKind::Unlocks,
+                Smb::SessionEnded { .. } | Smb::SessionLeft { .. } => self == RecordKind::Ends,
+                Smb::Lease { .. } => self == RecordKind::Leases,
+                Smb::Watch { .. } => self == RecordKind::Watches,
+                Smb::TreeConnected { .. } => self == RecordKind::Trees,
                 _ => false,
             },
             _ => false,
@@ -495,12 +497,12 @@ impl Forgotten {
 /// Changes the acknowledgements of a server into those of one that discards data that it has reported as received (RFC
 /// 2018).
 #[derive(Debug, Default)]
-pub struct Forgetful {
+pub struct Reneging {
     /// The last reported block, by the client's port.
     reported: BTreeMap<u16, (u32, u32)>,
 }
 
-impl Forgetful {
+impl Reneging {
     /// Returns the frame that such a server would send instead, if it differs. Its checksum is not corrected.
     pub fn forget(&mut self, frame: &TxFrame) -> Option<TxFrame> {
         let mut header = frame.header.clone();

@@ -120,7 +120,7 @@ impl Player {
             user: scenario.users()[index].clone(),
             share: scenario.share_of(index),
             sick_from: (scenario.sickness)
-                .filter(|_| scenario.is_apart(index))
+                .filter(|_| scenario.uses_second_share(index))
                 .map(|sickness| sickness.from),
             loss: Loss::of(scenario, index),
             repeats_at: None,

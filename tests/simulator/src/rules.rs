@@ -47,7 +47,7 @@ pub struct Rules {
     /// A client loses something by a new configuration.
     pub revocation: Option<Revocation>,
     /// The first client of the second share, if the scenario may have two.
-    pub first_apart: Option<usize>,
+    pub first_of_second_share: Option<usize>,
 }
 
 impl Rules {
@@ -61,7 +61,7 @@ impl Rules {
             without_account: has_user_without_account.then(|| random.index(clients)),
             has_no_links: Lacks::of(seed).links,
             revocation: Revocation::of(seed, clients),
-            first_apart: sickness::first_apart(seed, clients),
+            first_of_second_share: sickness::first_of_second_share(seed, clients),
         }
     }
 
@@ -70,6 +70,8 @@ impl Rules {
     pub fn is_alone(&self, client: usize) -> bool {
         let victim = self.revocation.map(|revocation| revocation.victim);
         [self.without_account, victim].contains(&Some(client))
-            || self.first_apart.is_some_and(|first| client >= first)
+            || self
+                .first_of_second_share
+                .is_some_and(|first| client >= first)
     }
 }

@@ -19,7 +19,7 @@ use crate::failing::FailingRequests;
 use crate::fuse::{Crash, Fuse};
 use crate::inspect::Inspector;
 use crate::memory::Nvram;
-use crate::mutation::{Forgetful, Mutation};
+use crate::mutation::{Mutation, Reneging};
 use crate::net::Net;
 use crate::pair::{NodeFailure, Order, Pair};
 use crate::random::Random;
@@ -94,8 +94,8 @@ pub struct Server {
     loses_its_worker: bool,
     /// The number of boots of each node's machine.
     boots: [u8; 2],
-    /// The state of the mutation `ReportedForgotten`.
-    forgetful: Option<Forgetful>,
+    /// The state of the mutation `SackedDataDiscarded`.
+    reneging: Option<Reneging>,
     /// It runs with the configuration that takes something from a client.
     pub has_revoked: bool,
     /// The beginning and end of each outage.
@@ -177,8 +177,8 @@ impl Server {
             failed_starts: 0,
             loses_its_worker: false,
             boots: [1; 2],
-            forgetful: (scenario.mutation == Some(Mutation::ReportedForgotten))
-                .then(Forgetful::default),
+            reneging: (scenario.mutation == Some(Mutation::SackedDataDiscarded))
+                .then(Reneging::default),
             has_revoked: false,
             outages: Vec::new(),
             stops: Vec::new(),
@@ -302,7 +302,7 @@ impl Server {
     /// Ends the present life, with its descriptors.
     fn end(&mut self, now: Duration, end: End) {
         let life = self.life.take();
-        if let Some(life) = life.filter(|_| self.is(Mutation::LastWords)) {
+        if let Some(life) = life.filter(|_| self.is(Mutation::ConnectionsEndedByCrash)) {
             self.end_connections(life, now);
         }
         self.disks.killed();
@@ -325,7 +325,7 @@ impl Server {
         }
         let keeps_frames = end == End::Killed
             && self.scenario.lost == Lost::Nothing
-            && !self.is(Mutation::ReceivedForgotten);
+            && !self.is(Mutation::ReceivedFramesLost);
         if !keeps_frames {
             self.received.clear();
         }
@@ -377,7 +377,8 @@ impl Server {
         }
         let began = self.began(now);
         for _ in 0..TURNS {
-            let is_deaf = self.is(Mutation::InOrderDropped) && self.chance("deaf").percent(10);
+            let is_dropped =
+                self.is(Mutation::InOrderSegmentDropped) && self.chance("dropped").percent(10);
             let Some(life) = &mut self.life else { return };
             let time = life.time(now);
             let mut received = false;
@@ -386,7 +387,7 @@ impl Server {
                 trace::frame("client to server", now, bytes, &[]);
                 self.fuse.takes_frame();
                 self.inspector.promises.arrives(bytes);
-                if is_deaf {
+                if is_dropped {
                     continue;
                 }
                 self.received.push((bytes.to_vec(), checksum));
@@ -513,6 +514,7 @@ impl Life {
         Time {
             now: self.service(now),
             wall: wall(now),
+            uptime: now,
         }
     }
 }

@@ -59,7 +59,7 @@ pub fn is_of(seed: u64) -> bool {
 
 /// Draws the first client of the second share, if there is one. The clients before it use the first share.
 #[must_use]
-pub fn first_apart(seed: u64, clients: usize) -> Option<usize> {
+pub fn first_of_second_share(seed: u64, clients: usize) -> Option<usize> {
     let mut random = Random::new(seed, "shares");
     (is_of(seed) && clients > 1).then(|| 1 + random.index(clients - 1))
 }
@@ -98,13 +98,17 @@ impl Sickness {
 impl Scenario {
     /// Puts the shares on two file systems, if the seed says so.
     pub(crate) fn with_two_file_systems(mut self) -> Scenario {
-        let Some(first) = self.rules.first_apart.filter(|_| self.kind.is_mixed()) else {
+        let Some(first) = self
+            .rules
+            .first_of_second_share
+            .filter(|_| self.kind.is_mixed())
+        else {
             return self;
         };
-        let is_apart = |op: &Op| op.client >= first;
+        let uses_second_share = |op: &Op| op.client >= first;
         let stays = |op: &Op| !op.shared && away::is_refused_as_whole(op);
-        self.ops.retain(|op| !is_apart(op) || stays(op));
-        for op in self.ops.iter_mut().filter(|op| is_apart(op)) {
+        self.ops.retain(|op| !uses_second_share(op) || stays(op));
+        for op in self.ops.iter_mut().filter(|op| uses_second_share(op)) {
             away::delete_nothing(op);
             op.failure = None;
         }
@@ -121,15 +125,15 @@ impl Scenario {
 
     /// Returns whether a client uses the second share.
     #[must_use]
-    pub fn is_apart(&self, client: usize) -> bool {
-        let first = self.rules.first_apart;
+    pub fn uses_second_share(&self, client: usize) -> bool {
+        let first = self.rules.first_of_second_share;
         self.sickness.is_some() && first.is_some_and(|first| client >= first)
     }
 
     /// Returns the share that a client uses.
     #[must_use]
     pub fn share_of(&self, client: usize) -> &'static str {
-        match self.is_apart(client) {
+        match self.uses_second_share(client) {
             true => SECOND_SHARE,
             false => SHARE,
         }
@@ -142,7 +146,7 @@ impl Scenario {
         let mut ops = self.ops.iter();
         ops.any(|op| {
             under_way.contains_key(&op.id)
-                && self.is_apart(op.client)
+                && self.uses_second_share(op.client)
                 && !op.verbs.iter().all(can_be_repeated)
         })
     }

@@ -224,7 +224,7 @@ impl Medium for SinkFile {
         let mut inner = self.0.borrow_mut();
         match inner.due {
             Some(due) if due <= inner.clock.now() => inner.flush(),
-            Some(_) => return inner.is_lie || inner.mutation == Some(Mutation::FlushNotAwaited),
+            Some(_) => return inner.is_lie || inner.mutation == Some(Mutation::SinkNotAwaited),
             None => {}
         }
         true
@@ -235,7 +235,7 @@ impl Medium for SinkFile {
         let Some(due) = inner.due else { return };
         if matches!(
             inner.mutation,
-            Some(Mutation::FlushNotAwaited | Mutation::IntentNotAwaited)
+            Some(Mutation::SinkNotAwaited | Mutation::IntentNotAwaited)
         ) {
             inner.is_lie = true;
             return;

@@ -43,7 +43,7 @@ impl Standby {
         let mutation = scenario.mutation;
         let is_of_it = matches!(
             mutation,
-            Some(Mutation::FollowerBehind | Mutation::FollowerDiffers)
+            Some(Mutation::FollowerMissesLastCommit | Mutation::FollowerDiffers)
         );
         let stands_by = random.percent(50) && mutation.is_none() || is_of_it;
         Standby {
@@ -67,7 +67,7 @@ impl Standby {
         smb: outlast_smb::Config,
     ) {
         let memory: Arc<dyn Memory> = match self.mutation {
-            Some(Mutation::FollowerBehind) => Arc::new(Behind::of(nvram.clone())),
+            Some(Mutation::FollowerMissesLastCommit) => Arc::new(Behind::of(nvram.clone())),
             Some(Mutation::FollowerDiffers) => Arc::new(Altered::of(nvram.clone())),
             _ => nvram.clone(),
         };

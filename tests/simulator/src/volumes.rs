@@ -196,7 +196,7 @@ impl Volumes {
         // A mutation exchanges the markers.
         let index = all.position(|volume| volume.share == share)?;
         let index = match self.mutation {
-            Some(Mutation::MarkerOfAnother) => self.all.len() - 1 - index,
+            Some(Mutation::MarkerOfOtherFileSystem) => self.all.len() - 1 - index,
             _ => index,
         };
         Some(&mut self.all[index].files)
@@ -212,12 +212,12 @@ impl Volumes {
             }
             if let Some(is_synced) = volume.files.poll_sync() {
                 volume.sync = Sync::None;
-                let is_ignored = self.mutation == Some(Mutation::OneSyncCounts) && index > 0;
+                let is_ignored = self.mutation == Some(Mutation::OnlyFirstSyncCounts) && index > 0;
                 results.push((volume.share, is_synced || is_ignored));
             }
         }
         let is_any_failed = results.iter().any(|(_, is_synced)| !is_synced);
-        if is_any_failed && count > 1 && self.mutation == Some(Mutation::FailureOfAll) {
+        if is_any_failed && count > 1 && self.mutation == Some(Mutation::OneFailedSyncFailsAll) {
             results = self.all.iter().map(|of| (of.share, false)).collect();
         }
         results

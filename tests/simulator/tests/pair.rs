@@ -106,7 +106,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn clients_do_not_notice_which_of_two_servers_serves() {
+fn clients_cannot_distinguish_which_of_two_servers_serves() {
     let failure = sweep(0, 3_000, 40, |_| ());
     assert_eq!(failure, None);
 }
@@ -128,7 +128,7 @@ fn clients_do_not_notice_it_at_many_more_points() {
 }
 
 #[test]
-fn a_pair_that_breaks_a_promise_is_found_out() {
+fn a_pair_that_breaks_a_promise_is_detected() {
     for broken in [
         Broken::BitNotCleared,
         Broken::LeaseNotChecked,

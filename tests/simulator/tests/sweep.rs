@@ -136,7 +136,7 @@ fn what_was_under_way_is_not_answered_with_an_error_that_passes() {
 /// A crash at a plain store to the uncommitted part of the ring is equivalent to one at the next step of another kind:
 /// the sweep tries only some of them.
 #[test]
-fn what_is_passed_over_leaves_the_same() {
+fn skipped_crash_steps_have_the_same_result() {
     let mut passed = 0;
     for seed in [1, 2, 5, 7] {
         let scenario = Scenario {
@@ -234,7 +234,7 @@ fn a_run_can_be_repeated() {
 
 /// Every kind of failure of a disk, a name service or a configuration occurs.
 #[test]
-fn every_kind_of_failure_comes_about() {
+fn every_kind_of_failure_occurs() {
     let mut failed = BTreeMap::new();
     let mut revoked = BTreeSet::new();
     for seed in [3, 11, 19, 35, 43, 51, 67, 83, 99, 139, 143] {

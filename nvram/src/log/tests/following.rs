@@ -175,7 +175,7 @@ fn followed_data() -> (Arc<VecMemory>, u64, Follower, Vec<Followed>) {
 }
 
 #[test]
-fn damaged_data_that_are_held_are_not_taken_over() {
+fn damaged_data_in_use_prevent_a_takeover() {
     let (memory, at, follower, followed) = followed_data();
     memory.write(at, b"DATA");
     let error = follower.take_over().map(|_| ()).unwrap_err();

@@ -57,7 +57,7 @@ fn deltas_to_be_replayed_are_bounded() {
 }
 
 #[test]
-fn a_log_at_rest_is_left_alone() {
+fn the_relocation_of_a_log_at_rest_ends() {
     let memory = Arc::new(VecMemory::new(1 << 20));
     let mut log = Log::format(memory, IDENTITY).unwrap();
     run(&mut log, 500, 1, 20_000);

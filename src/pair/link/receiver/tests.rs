@@ -171,8 +171,8 @@ fn copied(scratch: &Scratch) -> outlast_nvram::Contents {
 }
 
 #[test]
-fn a_log_goes_over_and_goes_on_where_it_was() {
-    let scratch = Scratch::new("goes-over");
+fn a_log_is_copied_and_the_copy_continues_where_it_was() {
+    let scratch = Scratch::new("copied");
     let (receiver, address) = receiver(&scratch);
     receiver.admit(Some(3));
     let mut log = log(3);
@@ -188,7 +188,10 @@ fn a_log_goes_over_and_goes_on_where_it_was() {
     drop(first);
     append(&mut log, 11);
     let mut second = link(scratch.keys("a", "b"), address, hello(3));
-    assert!(attach(&mut log, &mut second), "it is taken up where it was");
+    assert!(
+        attach(&mut log, &mut second),
+        "it continues at its position"
+    );
     ship(&mut log, &mut second);
     assert_eq!(copied(&scratch).records.len(), 11);
     // From now on no frame is acknowledged, and the NVRAM may be used otherwise.
@@ -205,7 +208,7 @@ fn a_log_goes_over_and_goes_on_where_it_was() {
 }
 
 #[test]
-fn another_log_is_taken_from_its_beginning() {
+fn another_log_is_copied_from_its_beginning() {
     let scratch = Scratch::new("another");
     let (receiver, address) = receiver(&scratch);
     receiver.admit(Some(3));
@@ -324,7 +327,7 @@ impl Hostile {
 }
 
 #[test]
-fn what_a_leader_may_not_say_ends_its_connection() {
+fn a_frame_that_a_leader_may_not_send_ends_its_connection() {
     let scratch = Scratch::new("hostile");
     let (receiver, address) = receiver(&scratch);
     receiver.admit(Some(1));

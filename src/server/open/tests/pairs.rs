@@ -53,7 +53,7 @@ fn memory() -> Arc<VecMemory> {
 
 //= patent claim-12, claim-13, claim-14, claim-15, claim-33, claim-34, claim-35, claim-36
 #[test]
-fn the_flag_says_who_resumes() {
+fn the_flag_names_the_server_that_resumes() {
     let apart = Company::Pair { in_step: false };
     for (company, flag) in [
         (Company::Alone, Flag::NonElectiveReboot),
@@ -178,7 +178,7 @@ fn with_an_nvram_each_the_term_says_which_state_counts() {
 }
 
 #[test]
-fn a_copy_of_another_boot_is_not_taken_up_and_a_sink_is() {
+fn a_copy_of_another_boot_is_not_resumed_and_a_sink_is() {
     let (of_a, of_b, image) = (memory(), memory(), memory());
     let mut log = admit(opened(&of_a, Some(&image), 1, mirror(1, None)).unwrap(), 1);
     copy_to(&mut log, &of_b, 2);

@@ -25,7 +25,7 @@ fn screen_of(target: Box<dyn TermLike>) -> Screen {
 fn play(screen: &Screen) {
     screen.title("Outlast");
     screen.live().show("120 MB/s");
-    screen.blow("kill -9");
+    screen.fault("kill -9");
     screen.live().show("0 MB/s");
     screen.good("equal");
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn the_line_shows_the_rate_its_past_and_the_blows() {
+fn the_line_shows_the_rate_its_past_and_the_faults() {
     let mut rates = Rates::default();
     for bytes in [800, 400, 1] {
         rates.add(bytes);

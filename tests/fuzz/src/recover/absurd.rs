@@ -15,6 +15,7 @@ use outlast_smb::state::{
     Answer, Closing, Connection, Credits, Doing, Related, Resource, Session, Target, Tree, Wait,
     Work,
 };
+use outlast_stack::addressing::Acquired;
 use outlast_stack::{Checkpoint, Promise, Seq, State};
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -79,6 +80,8 @@ fn global(input: &mut Input<'_>, entries: &mut Vec<Entry>) {
             watched_until: input.number(),
             roots: Vec::new(),
             accounts: Vec::new(),
+            acquired: Acquired::default(),
+            anchor: None,
         }),
     };
     let kind = match record {

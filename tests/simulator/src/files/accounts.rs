@@ -52,7 +52,7 @@ impl Files {
             self.accounts.known.insert(user);
         }
         found.or_else(|refused| match self.accounts.mutation {
-            Some(Mutation::UnknownIsRoot) => Ok(()),
+            Some(Mutation::UnknownAccountIsRoot) => Ok(()),
             _ => Err(refused),
         })
     }

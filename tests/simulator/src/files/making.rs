@@ -66,7 +66,7 @@ impl Maker {
             None => {
                 gets_its_name_first
                     && inode.data.is_empty()
-                    && self.mutation != Some(Mutation::UnstampedTakenForAnothers)
+                    && self.mutation != Some(Mutation::UnstampedTreatedAsAnotherOpens)
             }
         };
         if !is_ours {

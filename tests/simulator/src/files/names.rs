@@ -151,7 +151,7 @@ impl Files {
             let at = |disk: &Disk, path: &str| disk.find(path).map(|(ino, _)| disk.key(ino));
             let there = at(&disk, to);
             let is_there = at(&disk, from) == Some(*source);
-            if self.mutation == Some(Mutation::RenamesOnce) && !is_there {
+            if self.mutation == Some(Mutation::RenameRedoFails) && !is_there {
                 return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
             }
             if there != Some(*source) {

@@ -83,7 +83,9 @@ impl Files {
             _ if matches!(op, FileOp::Close { .. }) => Ok(()),
             // The other directory is empty.
             false => Err(NtStatus::OBJECT_NAME_NOT_FOUND),
-            true if self.mutation == Some(Mutation::AwayTakenForGone) => Err(NtStatus::FILE_CLOSED),
+            true if self.mutation == Some(Mutation::MissingShareTreatedAsDeleted) => {
+                Err(NtStatus::FILE_CLOSED)
+            }
             true => Err(NtStatus::IO_DEVICE_ERROR),
         }
     }

@@ -47,7 +47,7 @@ impl Files {
                 continue;
             };
             if let Err(status) = self.meet(What::Reopen, op) {
-                if self.mutation == Some(Mutation::HandleLost) {
+                if self.mutation == Some(Mutation::HandleClosedAtFirstFailure) {
                     self.closed.remove(&open);
                 }
                 return Err(status);

@@ -8,7 +8,7 @@ use crate::workload::{Handle, LEVEL_II, Op, Verb};
 
 impl Judge {
     /// Continues the requests that may have waited for a change of this file.
-    pub(super) fn let_go(&mut self, node: Node) {
+    pub(super) fn continue_waiting(&mut self, node: Node) {
         let waiting: Vec<(usize, Waiting)> = self
             .waiting
             .iter()
@@ -73,7 +73,7 @@ impl Judge {
             nodes.insert(open.node);
         }
         for node in nodes {
-            self.let_go(node);
+            self.continue_waiting(node);
         }
         for id in late {
             if let Some(expected) = self.expected.get_mut(&id) {
@@ -90,7 +90,7 @@ impl Judge {
         open.breaking = false;
         open.oplock = level;
         let node = open.node;
-        self.let_go(node);
+        self.continue_waiting(node);
         Some(plain(status::SUCCESS))
     }
 
@@ -151,7 +151,7 @@ impl Judge {
                 return Some(plain(status::RANGE_NOT_LOCKED));
             };
             open.locks.remove(at);
-            self.let_go(node);
+            self.continue_waiting(node);
             return Some(plain(status::SUCCESS));
         }
         if let Some(refusal) = self.too_many_locks(handle) {

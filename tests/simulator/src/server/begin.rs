@@ -5,6 +5,7 @@ use std::time::Duration;
 use outlast::server::eviction::EvictionLimits;
 use outlast::server::recover::{Parts, recover};
 use outlast_nvram::Incarnation;
+use outlast_stack::addressing::Sources;
 use outlast_stack::{Lost, RxFrame};
 
 use super::{End, Life, Server, wall};
@@ -29,7 +30,7 @@ impl Server {
         self.prepare_to_take_over();
         let lives = u64::from(self.lives());
         let seed = self.scenario.seed ^ (lives << 48);
-        if lives > 0 && self.is(Mutation::AnswersTooEarly) {
+        if lives > 0 && self.is(Mutation::SendsBeforeRecovery) {
             self.answer_too_early(now);
         }
         let (mut stack, smb) = self.configurations(self.lives());
@@ -39,7 +40,7 @@ impl Server {
             true => unauthenticated::PATIENCE,
             false => Duration::from_secs(3600),
         };
-        if self.is(Mutation::WindowsWithoutRoom) {
+        if self.is(Mutation::WindowsExceedRoom) {
             stack.receive_total *= 64;
             stack.receive_reserve = 0;
         }
@@ -55,6 +56,8 @@ impl Server {
             reply_room: REPLY_ROOM,
             effect_room: EFFECT_ROOM,
             wall: wall(now),
+            uptime: now,
+            sources: Sources::default(),
             incarnation: Incarnation {
                 host: [self.machine(); 16],
                 boot: [self.boot(); 16],
@@ -111,7 +114,7 @@ impl Server {
             "a follower does not take over"
         );
         let base = match self.scenario.mutation {
-            Some(Mutation::OutageIsTime) if lives > 0 => {
+            Some(Mutation::OutageCountsAsTime) if lives > 0 => {
                 recovered.service_time + self.scenario.outage
             }
             _ => recovered.service_time,

@@ -73,7 +73,7 @@ impl Server {
         }
         let returned = self.life.as_ref().filter(|_| self.lives() > 0);
         let is_silent = returned.is_some_and(|life| self.clock.now() < life.began + SILENCE);
-        if is_silent && self.is(Mutation::SilentAfterReturn) {
+        if is_silent && self.is(Mutation::SilentAfterRestart) {
             return;
         }
         for frame in frames {
@@ -87,7 +87,7 @@ impl Server {
     /// Sends a frame to the wire, and checks it.
     pub(super) fn leaves(&mut self, frame: &TxFrame, net: &Net) {
         let cut = self.port_cut();
-        let forgotten = self.forgetful.as_mut().and_then(|it| it.forget(frame));
+        let forgotten = self.reneging.as_mut().and_then(|it| it.forget(frame));
         let frame = forgotten.as_ref().unwrap_or(frame);
         let known = |port| Known {
             may_end: net.may_end(port) || cut == Some(port),

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 
 /// A fault of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blow {
+pub enum Fault {
     /// kill -9 of the serving process.
     Kill,
     /// kill -9 of all its processes; it is started again after a while.
@@ -20,14 +20,14 @@ pub enum Blow {
     Power,
 }
 
-impl Blow {
+impl Fault {
     /// Returns the fault of a key.
-    pub fn of_key(key: char) -> Option<Blow> {
+    pub fn of_key(key: char) -> Option<Fault> {
         match key.to_ascii_lowercase() {
-            'k' => Some(Blow::Kill),
-            'r' => Some(Blow::Reboot),
-            'u' => Some(Blow::Upgrade),
-            'p' => Some(Blow::Power),
+            'k' => Some(Fault::Kill),
+            'r' => Some(Fault::Reboot),
+            'u' => Some(Fault::Upgrade),
+            'p' => Some(Fault::Power),
             _ => None,
         }
     }
@@ -35,11 +35,11 @@ impl Blow {
     /// Returns its label in the picture.
     pub fn label(self) -> &'static str {
         match self {
-            Blow::Kill => "kill -9",
-            Blow::KillAll => "kill -9 of all",
-            Blow::Reboot => "reboot",
-            Blow::Upgrade => "upgrade",
-            Blow::Power => "power cut",
+            Fault::Kill => "kill -9",
+            Fault::KillAll => "kill -9 of all",
+            Fault::Reboot => "reboot",
+            Fault::Upgrade => "upgrade",
+            Fault::Power => "power cut",
         }
     }
 }
@@ -50,22 +50,22 @@ pub fn counted(count: usize, one: &str, many: &str) -> String {
 }
 
 /// Describes how often each fault occurred.
-pub fn tally(blows: &[Blow]) -> String {
-    let count = |which: &[Blow]| blows.iter().filter(|blow| which.contains(blow)).count();
+pub fn tally(faults: &[Fault]) -> String {
+    let count = |which: &[Fault]| faults.iter().filter(|fault| which.contains(fault)).count();
     let of = |count: usize, one, many| (count > 0).then(|| counted(count, one, many));
     let parts = [
         of(
-            count(&[Blow::Kill, Blow::KillAll]),
+            count(&[Fault::Kill, Fault::KillAll]),
             "death by kill -9",
             "deaths by kill -9",
         ),
-        of(count(&[Blow::Power]), "power cut", "power cuts"),
-        of(count(&[Blow::Reboot]), "reboot", "reboots"),
-        of(count(&[Blow::Upgrade]), "upgrade", "upgrades"),
+        of(count(&[Fault::Power]), "power cut", "power cuts"),
+        of(count(&[Fault::Reboot]), "reboot", "reboots"),
+        of(count(&[Fault::Upgrade]), "upgrade", "upgrades"),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     match parts.as_slice() {
-        [] => "nothing befell it".to_owned(),
+        [] => "no fault".to_owned(),
         [.., last] if parts.len() > 1 => {
             format!("{} and {last}", parts[..parts.len() - 1].join(", "))
         }
@@ -76,7 +76,7 @@ pub fn tally(blows: &[Blow]) -> String {
 /// A server of the demonstration.
 pub trait Server: Send {
     /// Causes a fault, and waits until the server serves again. Returns a remark about it.
-    fn strike(&mut self, blow: Blow) -> anyhow::Result<Option<String>>;
+    fn cause(&mut self, fault: Fault) -> anyhow::Result<Option<String>>;
 
     /// Returns how often it has begun to serve.
     fn lives(&mut self) -> anyhow::Result<u64>;
