@@ -19,7 +19,14 @@ struct Extent {
     held_len: Arc<AtomicU64>,
     /// The same for the object whose record it is.
     object_len: Arc<AtomicU64>,
+    /// Bytes of it that are counted in `before_len`: all or none, or [`DROPPED`].
+    before: AtomicU64,
+    /// Sum of the `whole_len` of the held extents before the end of the log's round of relocation.
+    before_len: Arc<AtomicU64>,
 }
+
+/// The pin has been dropped: nothing of the extent is counted any more.
+const DROPPED: u64 = u64::MAX;
 
 /// The owner of a `Bytes`, dropped with the last of its clones and slices, on whichever thread that is.
 struct Pin(Arc<Extent>);
@@ -44,6 +51,8 @@ impl Drop for Pin {
         for len in [&self.0.held_len, &self.0.object_len] {
             len.fetch_sub(self.0.whole_len, Ordering::Relaxed);
         }
+        let before = self.0.before.swap(DROPPED, Ordering::Relaxed);
+        self.0.before_len.fetch_sub(before, Ordering::Relaxed);
     }
 }
 
@@ -59,6 +68,7 @@ pub(crate) struct Place {
 pub(crate) struct Held {
     extents: VecDeque<(Place, Arc<Extent>)>,
     len: Arc<AtomicU64>,
+    before_len: Arc<AtomicU64>,
 }
 
 impl Held {
@@ -84,6 +94,8 @@ impl Held {
             whole_len,
             held_len: self.len.clone(),
             object_len: object_len.clone(),
+            before: AtomicU64::new(0),
+            before_len: self.before_len.clone(),
         });
         self.extents.push_back((place, extent.clone()));
         Bytes::from_owner(Pin(extent))
@@ -125,5 +137,35 @@ impl Held {
     /// Bytes of the ring taken by held records.
     pub(crate) fn len(&self) -> u64 {
         self.len.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the ring taken by those before the position of the last [`Held::divide`].
+    pub(crate) fn before_len(&self) -> u64 {
+        self.before_len.load(Ordering::Relaxed)
+    }
+
+    /// Counts the held records before this position, none of which is appended later.
+    pub(crate) fn divide(&self, position: u64) {
+        for (place, extent) in &self.extents {
+            let is_before = place.position < position;
+            let now = if is_before { extent.whole_len } else { 0 };
+            let held = |counted| (counted != DROPPED).then_some(now);
+            // The last holder may drop the extent at any moment, on its own thread.
+            let relaxed = Ordering::Relaxed;
+            if let Ok(counted) = extent.before.fetch_update(relaxed, relaxed, held) {
+                self.before_len.fetch_add(now, relaxed);
+                self.before_len.fetch_sub(counted, relaxed);
+            }
+        }
+    }
+
+    /// The positions of the held records, and their bytes of the ring.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (u64, u64)> {
+        let is_held = |extent: &Extent| extent.before.load(Ordering::Relaxed) != DROPPED;
+        let held = self
+            .extents
+            .iter()
+            .filter(move |(_, extent)| is_held(extent));
+        held.map(|(place, extent)| (place.position, extent.whole_len))
     }
 }

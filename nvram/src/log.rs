@@ -4,14 +4,15 @@ mod cost;
 mod following;
 mod objects;
 mod relocation;
+mod room;
 mod shipping;
 pub(crate) mod suspect;
 mod wiping;
 
 use crate::extent::{Held, Place};
 use crate::layout::{
-    ALIGN, HANDLED_AT, HEAD_AT, HEADER_LEN, Header, RING_AT, TAIL_AT, position_at, ring_len,
-    whole_len, word,
+    HANDLED_AT, HEAD_AT, HEADER_LEN, Header, RING_AT, TAIL_AT, position_at, ring_len, whole_len,
+    word,
 };
 use crate::replay::{Counted, Replay, first_previous, replay};
 use crate::sink::{self, Commit};
@@ -135,6 +136,8 @@ pub struct Log {
     passed: u64,
     reserve: u64,
     reserve_in_use: bool,
+    /// The position to which the present round of relocation moves the tail; it is over if the tail is there.
+    round_end: u64,
     objects: Objects,
     held: Held,
     /// What the log's bytes are shipped to.
@@ -298,6 +301,7 @@ impl Log {
             passed: 0,
             reserve: replay.superblock.ring_len / RESERVE_PART,
             reserve_in_use: false,
+            round_end: 0,
             objects: Objects::default(),
             held: Held::default(),
             shippers: Shippers::default(),
@@ -414,6 +418,9 @@ impl Log {
                 room: self.free(),
             });
         }
+        if matches!(kind, Kind::Snapshot | Kind::Begin) && self.objects.is_known(object) {
+            self.begin_round();
+        }
         if skipped > 0 {
             self.skip(skipped);
         }
@@ -489,18 +496,6 @@ impl Log {
         }
     }
 
-    /// The number of bytes of meta and data that the next append may have, however they are split; it includes the
-    /// reserve only if that is in use.
-    pub fn room(&self) -> u64 {
-        let free = self.free();
-        let to_end = self.to_end();
-        // In one piece: before the end of the ring, or after it.
-        let piece = free.min(to_end).max(free.saturating_sub(to_end));
-        (piece / ALIGN * ALIGN)
-            .saturating_sub(HEADER_LEN as u64)
-            .min(self.max_record())
-    }
-
     /// The largest number of bytes of meta and data that one record may have in this log.
     pub fn max_record(&self) -> u64 {
         let most = self.superblock.ring_len / RECORD_PART - HEADER_LEN as u64;
@@ -525,17 +520,6 @@ impl Log {
     /// Bytes of the ring from the tail to the last record.
     pub fn used(&self) -> u64 {
         self.position - self.tail
-    }
-
-    /// Sets whether appends may use the reserve: relocation, points 3 and 4, close.
-    pub fn use_reserve(&mut self, yes: bool) {
-        self.reserve_in_use = yes;
-    }
-
-    /// Sets the reserve in bytes. The default is an eighth of the ring, the most is half of it. Space for relocation is
-    /// kept besides.
-    pub fn set_reserve(&mut self, bytes: u64) {
-        self.reserve = bytes.min(self.superblock.ring_len / 2);
     }
 
     /// Sets the flag.
@@ -588,27 +572,6 @@ impl Log {
 
     fn address(&self, position: u64) -> u64 {
         RING_AT + position % self.superblock.ring_len
-    }
-
-    /// Bytes from the next record to the end of the ring.
-    fn to_end(&self) -> u64 {
-        self.superblock.ring_len - self.position % self.superblock.ring_len
-    }
-
-    /// Bytes that all objects take when they are relocated: their snapshots, about, and the held data.
-    fn live(&self) -> u64 {
-        self.objects.snapshots_len() + self.held.len()
-    }
-
-    /// Bytes that an append may take now, with the header. Relocation may need, besides the reserve, as much room again
-    /// as is live: the tail may not move before the last object has been relocated.
-    pub fn free(&self) -> u64 {
-        let kept = if self.reserve_in_use {
-            0
-        } else {
-            self.reserve + self.live()
-        };
-        (self.superblock.ring_len - self.used()).saturating_sub(kept)
     }
 
     /// Continues at the beginning of the ring. Where not even a header fits, a reader of the log knows that there is no

@@ -30,6 +30,9 @@ pub const EFFECT_ROOM: u64 = 17 << 20;
 /// The log's length divided by this is the room for replies that wait for clients.
 const UNREAD_PART: u64 = 7;
 
+/// The same where effects on files are recorded, which need room as well.
+const UNREAD_PART_BESIDE_EFFECTS: u64 = 10;
+
 /// The number of received bytes divided by this bounds the bytes of their record headers. Only tiny segments take more.
 const RECORDS_PART: u64 = 16;
 
@@ -96,6 +99,9 @@ impl Journal {
 
     /// Ships the log to this home, too. `has_effects`: a server that recovers from there redoes the effects on files.
     pub fn ship_to(&mut self, home: Home, medium: Box<dyn Medium>, has_effects: bool) {
+        if has_effects && let Some(log) = &self.log {
+            self.unread_limit = log.memory_len() / UNREAD_PART_BESIDE_EFFECTS;
+        }
         self.homes.push(Shipping {
             home,
             medium,
@@ -303,7 +309,16 @@ impl Journal {
     /// beside what may be received with the headers of its records.
     fn needed(&self, set_aside: usize) -> u64 {
         let set_aside = set_aside as u64;
-        2 * self.request_room + set_aside + set_aside / RECORDS_PART
+        let received = set_aside + set_aside / RECORDS_PART;
+        // What has been received is live: as much room again must remain for its relocation.
+        2 * self.request_room + 2 * received
+    }
+
+    /// Continues the round of relocation that a recovery has found.
+    pub fn continue_round(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.continue_round();
+        }
     }
 
     /// Returns whether there is room for `more` bytes, besides what a request and received bytes take.

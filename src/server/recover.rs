@@ -250,6 +250,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         set_aside.extend(machine.finish(at, time));
         phases.end("work finished", &mut *machine.stopwatch);
     }
+    machine.journal.continue_round();
     let mut frames = Vec::new();
     machine
         .stack

@@ -392,8 +392,10 @@ fn stack(config: &Config, tap: &Tap) -> outlast_stack::Config {
         ports: vec![PORT],
         receive_buffer: windows::AUTOMATIC,
         largest_window: windows::LARGEST,
-        receive_total: usize::try_from(config.nvram.size_bytes / windows::WINDOWS_PART)
-            .unwrap_or(usize::MAX),
+        receive_total: windows::room_for_received(
+            config.nvram.size_bytes,
+            config.nvram.durability.has_effects(),
+        ),
         receive_reserve: windows::RESERVE,
         receive_least: windows::LEAST,
         max_connections: config.limits.max_connections,

@@ -17,7 +17,10 @@ use super::inbound;
 use super::machine::{Machine, UNAUTHENTICATED_MESSAGE};
 
 /// The log's length divided by this may be queued or promised, over all connections.
-pub const WINDOWS_PART: u64 = 8;
+const WINDOWS_PART: u64 = 8;
+
+/// The same where effects on files are recorded, which need room as well.
+const WINDOWS_PART_BESIDE_EFFECTS: u64 = 10;
 
 /// Bytes that a connection may hold however many there are: a few requests.
 pub const LEAST: usize = 4 << 10;
@@ -152,6 +155,15 @@ enum Granted {
     AccountWaits,
     /// There is no room; no later message goes first.
     AllWait,
+}
+
+/// Bytes that may be queued or promised, over all connections, in a log of this length.
+pub fn room_for_received(log_bytes: u64, has_effects: bool) -> usize {
+    let part = match has_effects {
+        true => WINDOWS_PART_BESIDE_EFFECTS,
+        false => WINDOWS_PART,
+    };
+    usize::try_from(log_bytes / part).unwrap_or(usize::MAX)
 }
 
 impl<F: FileSystem> Machine<F> {

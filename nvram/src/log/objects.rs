@@ -44,6 +44,12 @@ impl Base {
         }
     }
 
+    /// Its bytes of the ring if it lies before this position; otherwise 0.
+    fn len_before(&self, position: u64) -> u64 {
+        let is_before = self.place.position < position;
+        if is_before { self.whole_len } else { 0 }
+    }
+
     fn add(&mut self, header: &Header) {
         self.whole_len += header.whole_len();
         self.records += 1;
@@ -99,6 +105,9 @@ pub(super) struct Objects {
     bases: BTreeMap<u64, (u64, u64)>,
     /// Ring bytes of the snapshots at these bases.
     snapshots_len: u64,
+    /// The position of the last [`Objects::divide`], and the ring bytes of the snapshots at the bases before it.
+    divided_at: u64,
+    before_len: u64,
     /// Number of their records.
     snapshot_records: u64,
     /// Number of deltas after them.
@@ -205,6 +214,7 @@ impl Objects {
             if let Some(base) = object.base.take() {
                 self.bases.remove(&base.place.position);
                 self.snapshots_len -= base.whole_len;
+                self.before_len -= base.len_before(self.divided_at);
                 self.snapshot_records -= base.records;
                 self.deltas -= base.deltas;
             }
@@ -215,6 +225,7 @@ impl Objects {
             self.bases
                 .insert(base.place.position, (id, base.place.ordinal));
             self.snapshots_len += base.whole_len;
+            self.before_len += base.len_before(self.divided_at);
             self.snapshot_records += base.records;
             self.deltas += base.deltas;
             if base.deltas > MIN_DELTAS && !std::mem::replace(&mut object.is_queued, true) {
@@ -263,6 +274,27 @@ impl Objects {
     /// Bytes of the ring that all snapshots take.
     pub fn snapshots_len(&self) -> u64 {
         self.snapshots_len
+    }
+
+    /// The part of [`Objects::snapshots_len`] before the position of the last [`Objects::divide`].
+    pub fn before_len(&self) -> u64 {
+        self.before_len
+    }
+
+    /// Counts the snapshots at bases before this position, now and from now on.
+    pub fn divide(&mut self, position: u64) {
+        self.divided_at = position;
+        let before = self.bases().take_while(|(base, _)| *base < position);
+        let before_len = before.map(|(_, len)| len).sum();
+        self.before_len = before_len;
+    }
+
+    /// The committed bases, in order, and the ring bytes of the snapshots there.
+    pub fn bases(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.bases.iter().map(|(position, (id, _))| {
+            let base = self.objects.get(id).and_then(|object| object.base.as_ref());
+            (*position, base.map_or(0, |base| base.whole_len))
+        })
     }
 
     /// Records of all snapshots.

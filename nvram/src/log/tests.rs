@@ -291,6 +291,13 @@ impl Run {
         for (bytes, expected) in &self.others {
             assert_eq!(bytes, expected, "held bytes were overwritten");
         }
+        let log = &self.log;
+        let live = || log.objects.bases().chain(log.held.places());
+        let sum = |end| live().filter(|(at, _)| *at < end).map(|(_, len)| len).sum();
+        assert_eq!(log.live(), sum(u64::MAX), "what is live");
+        let before: u64 = sum(log.round_end);
+        let counted = log.objects.before_len() + log.held.before_len();
+        assert_eq!(counted, before, "what lies before the end of the round");
     }
 
     /// Kills the process; the next one recovers.
@@ -314,6 +321,7 @@ impl Run {
                 .push((entry, record.data));
         }
         self.log.begin_epoch(incarnation(1)).unwrap();
+        self.log.continue_round();
     }
 }
 

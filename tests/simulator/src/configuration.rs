@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use outlast::server::windows::room_for_received;
 use outlast_smb::auth::nt_hash;
 use outlast_smb::{Dialect, Limits, Oplocks, Requirement, Share, User};
 use outlast_stack::Capabilities;
@@ -31,7 +32,8 @@ pub(crate) fn stack_config(scenario: &Scenario) -> outlast_stack::Config {
 
 /// Returns the bytes of the log that are reserved for receive windows.
 pub(crate) fn receive_total(scenario: &Scenario) -> usize {
-    (scenario.nvram_bytes / 8).max(8 << 10)
+    let part = room_for_received(scenario.nvram_bytes as u64, scenario.power.is_some());
+    part.max(8 << 10)
 }
 
 /// Makes the configuration of SMB. Each life has another list of shares and users, in which the clients' share and

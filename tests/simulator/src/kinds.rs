@@ -92,7 +92,7 @@ impl Scenario {
             ops: uploads::generate(self.seed, clients, length, reader),
             profiles,
             kind: Kind::Uploads { reader },
-            nvram_bytes: *random.pick(&[64, 80, 96]) << 10,
+            nvram_bytes: *random.pick(&[72, 88, 104]) << 10,
             ..self
         }
     }

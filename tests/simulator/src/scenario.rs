@@ -189,7 +189,7 @@ impl Scenario {
                 pause: Duration::from_millis(*random.pick(&[0, 0, 700, 2500])),
             }),
             // The effects on files need room, too.
-            nvram_bytes: *random.pick(&[80, 80, 96, 128]) << 10,
+            nvram_bytes: *random.pick(&[88, 88, 104, 128]) << 10,
             // `power` requires handles, and a file system that has birth times and RENAME_NOREPLACE.
             handles: true,
             lacks: Lacks {
@@ -251,7 +251,7 @@ impl Scenario {
             faults,
             lost,
             outage: Duration::from_millis(*random.pick(outages)),
-            nvram_bytes: *random.pick(&[52, 56, 64, 96, 256]) << 10,
+            nvram_bytes: *random.pick(&[60, 64, 72, 104, 256]) << 10,
             handles: random.percent(70) && !lacks.births,
             rules,
             lacks,

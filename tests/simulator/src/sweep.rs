@@ -43,7 +43,10 @@ impl Failure {
             Size::Small => " --small",
             Size::Usual => "",
         };
-        let own = Scenario::new(scenario.seed, self.size);
+        let (pair, own) = match scenario.pair {
+            Some(_) => (" --pair", Scenario::of_pair(scenario.seed, self.size)),
+            None => ("", Scenario::new(scenario.seed, self.size)),
+        };
         let durability = match scenario.power.is_some() {
             power if power == own.power.is_some() => "",
             true => " --durability power",
@@ -55,7 +58,7 @@ impl Failure {
         let ops = (scenario.ops.len() < own.ops.len())
             .then(|| format!(" --ops {}", ids().collect::<Vec<_>>().join(",")));
         let [mutation, ops] = [mutation, ops].map(Option::unwrap_or_default);
-        format!("{size}{durability}{mutation}{ops}")
+        format!("{pair}{size}{durability}{mutation}{ops}")
     }
 }
 

@@ -4,44 +4,43 @@
 //! `OUTLAST_PAIR_POINTS=N cargo test --profile checked -p outlast-simulator --test pair -- --include-ignored` tries N
 //! more points; `OUTLAST_PAIR_FROM` is the first seed.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use outlast_simulator::branches::{Branches, Course};
 use outlast_simulator::pair::Broken;
 use outlast_simulator::random::Random;
 use outlast_simulator::run::{Transcript, run};
 use outlast_simulator::scenario::{Scenario, Size};
 use outlast_simulator::sweep::size_of;
 
-/// Returns what the clients observe of one undisturbed server, and the number of steps of an undisturbed pair.
-fn reference(scenario: &Scenario) -> Result<(Transcript, u64), String> {
+/// Returns what the clients observe of one undisturbed server.
+fn reference(scenario: &Scenario) -> Result<Transcript, String> {
     let undisturbed = Scenario {
         pair: None,
         reboot_at: None,
         ..scenario.clone()
     };
-    let transcript = run(&undisturbed, &[], None)?.transcript;
-    let report = run(scenario, &[], Some(&transcript))?;
-    Ok((transcript, report.steps))
+    Ok(run(&undisturbed, &[], None)?.transcript)
 }
 
 /// Chooses the crashes to try in a scenario: about one in `stride` steps, and in small scenarios also a second one.
-fn crashes(scenario: &Scenario, size: Size, steps: u64, stride: u64) -> Vec<Vec<u64>> {
+fn crashes(scenario: &Scenario, size: Size, steps: u64, stride: u64) -> BTreeMap<u64, Option<u64>> {
     let mut random = Random::new(scenario.seed, "crashes of a pair");
-    let mut all = vec![vec![]];
+    let mut all = BTreeMap::new();
     let mut step = 0;
     loop {
         step += 1 + random.below(2 * stride - 1);
         if step > steps {
             return all;
         }
-        all.push(vec![step]);
-        if size == Size::Small {
+        let second = (size == Size::Small).then(|| {
             // The second crash is often within the takeover.
             let longest = *random.pick(&[60, 400]);
-            let gap = 1 + random.below(longest);
-            all.push(vec![step, step + gap]);
-        }
+            step + 1 + random.below(longest)
+        });
+        all.insert(step, second);
     }
 }
 
@@ -78,6 +77,7 @@ fn sweep(
     failure.into_inner().expect("no panic")
 }
 
+/// Tries the crashes of a seed's scenario. Runs share their common beginning.
 fn try_seed(
     seed: u64,
     stride: u64,
@@ -90,15 +90,47 @@ fn try_seed(
     let describe = |crashes: &[u64], what: String| {
         format!("seed {seed}, {size:?}, crashes {crashes:?}: {what}")
     };
-    let (transcript, steps) = reference(&scenario).map_err(|what| describe(&[], what))?;
+    let transcript = reference(&scenario).map_err(|what| describe(&[], what))?;
     change(&mut scenario);
-    for crashes in crashes(&scenario, size, steps, stride) {
-        if tried.fetch_add(1, Ordering::Relaxed) >= points {
-            return Ok(());
-        }
-        run(&scenario, &crashes, Some(&transcript)).map_err(|what| describe(&crashes, what))?;
+    let whole = run(&scenario, &[], Some(&transcript)).map_err(|what| describe(&[], what))?;
+    let crashes = crashes(&scenario, size, whole.steps, stride);
+    let firsts: Vec<u64> = crashes.keys().copied().collect();
+    let count = || match tried.fetch_add(1, Ordering::Relaxed) + 1 {
+        all if all >= points => Err(None),
+        _ => Ok(()),
+    };
+    let is_right = |crashes: &[u64], course: Result<Course, String>| {
+        course.map_err(|what| Some(describe(crashes, what)))
+    };
+    let mut branches = Branches::new(&scenario, &transcript);
+    let beginning = branches.beginning();
+    let end = branches.each(
+        &beginning,
+        &[],
+        &whole.turns,
+        &firsts,
+        &mut |branches, place, first, course| {
+            let Course { kinds, turns } = is_right(first, course)?;
+            count()?;
+            let second = crashes.get(&first[0]).copied().flatten();
+            let is_reached = |second: &u64| *second <= kinds.len() as u64;
+            let second = second.filter(is_reached);
+            branches.each(
+                place,
+                first,
+                &turns,
+                second.as_slice(),
+                &mut |_, _, both, course| {
+                    is_right(both, course)?;
+                    count()
+                },
+            )
+        },
+    );
+    match end {
+        Err(Some(failure)) => Err(failure),
+        Ok(()) | Err(None) => Ok(()),
     }
-    Ok(())
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -108,3 +108,52 @@ fn relocation_is_not_asked_for_nothing() {
     log.commit();
     assert!(log.used() < 100);
 }
+
+/// Law 7: a window that was offered keeps its room while objects are relocated one after another, and the tail does not
+/// move before the last of them; also if the server dies between two of them.
+#[test]
+fn room_is_not_taken_by_a_round_of_relocation() {
+    const OBJECTS: u64 = 8;
+    for deaths in [false, true] {
+        let mut memory = Arc::new(VecMemory::new(128 << 10));
+        let mut log = Log::format(memory.clone(), IDENTITY).unwrap();
+        log.append(9, Kind::Snapshot, b"holds the tail", &[])
+            .unwrap();
+        let mut queues = Vec::new();
+        for object in 1..=OBJECTS {
+            log.append(object, Kind::Snapshot, &[0; 500], &[]).unwrap();
+            queues.push(log.append(object, Kind::Delta, b"", &[&[0; 2000]]).unwrap());
+        }
+        for _ in 0..20 {
+            log.append(9, Kind::Delta, &[0; 1000], &[]).unwrap();
+        }
+        log.commit();
+        let (free, tail) = (log.free(), log.tail());
+        for object in 1..=OBJECTS {
+            if deaths {
+                queues.clear();
+                memory = Arc::new(memory.image());
+                let (next, contents) = Log::open(memory.clone()).unwrap();
+                let data = contents.records.into_iter().map(|record| record.data);
+                queues = data.filter(|data| !data.is_empty()).collect();
+                // In the order of the log: those that have not been copied come first.
+                queues.rotate_right(object as usize - 1);
+                log = next;
+                log.begin_epoch(incarnation(1)).unwrap();
+                log.continue_round();
+            }
+            log.use_reserve(true);
+            log.append(object, Kind::Snapshot, &[0; 500], &[]).unwrap();
+            let queue = &mut queues[object as usize - 1];
+            *queue = log.append(object, Kind::Delta, b"", &[queue]).unwrap();
+            log.use_reserve(false);
+            log.commit();
+            assert_eq!(log.tail(), tail);
+            assert!(log.free() >= free, "{object}: {} of {free}", log.free());
+        }
+        log.append(9, Kind::End, b"", &[]).unwrap();
+        log.commit();
+        assert!(log.tail() > tail);
+        assert!(log.free() >= free, "{} of {free}", log.free());
+    }
+}
