@@ -434,7 +434,8 @@ impl<F: FileSystem> Machine<F> {
                 self.note_shortage(time.now);
                 continue;
             }
-            if !self.takes_replies(conn, client) {
+            // Such a client has no turn: if it counted as one whose turn comes later, the loop would spin until then.
+            if self.waits_for_share(client) || !self.takes_replies(conn, client) {
                 continue;
             }
             if !self.turns.is_due(self.journal.owner(conn), client.given) {
@@ -461,12 +462,17 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Returns whether there is room for the reply to a client's next request.
+    /// Returns whether a client's next request may be processed: its share answers, and there is room for the reply.
     fn has_room(&self, conn: u64, client: &Client) -> bool {
-        let waits = client
-            .waits_for
-            .is_some_and(|share| self.is_waited_for(share));
-        !waits && self.takes_replies(conn, client) && self.has_reply_room(conn, client.wanted)
+        !self.waits_for_share(client)
+            && self.takes_replies(conn, client)
+            && self.has_reply_room(conn, client.wanted)
+    }
+
+    /// Returns whether a client's next request is for a share that does not answer.
+    fn waits_for_share(&self, client: &Client) -> bool {
+        let share = client.waits_for;
+        share.is_some_and(|share| self.is_waited_for(share))
     }
 
     /// Law 7: a client that does not read its replies waits.

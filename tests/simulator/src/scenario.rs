@@ -144,7 +144,6 @@ impl Scenario {
         let scenario = Scenario::with(seed, size, durability);
         Scenario {
             pair: Some(Plan::of(seed, scenario.power.is_some())),
-            sickness: None,
             lost: Lost::Frames,
             outage: scenario.outage.min(Duration::from_secs(1)),
             ..scenario

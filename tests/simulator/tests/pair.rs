@@ -2,7 +2,8 @@
 //! crash, and two servers never send at the same time.
 //!
 //! `OUTLAST_PAIR_POINTS=N cargo test --profile checked -p outlast-simulator --test pair -- --include-ignored` tries N
-//! more points; `OUTLAST_PAIR_FROM` is the first seed.
+//! more points; `OUTLAST_PAIR_FROM` is the first seed, and with `OUTLAST_PAIR_TWO_FILE_SYSTEMS=1` only scenarios with two
+//! file systems are tried.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -44,11 +45,12 @@ fn crashes(scenario: &Scenario, size: Size, steps: u64, stride: u64) -> BTreeMap
     }
 }
 
-/// Tries points until their number is reached. Returns the first failure.
+/// Tries points of the wanted scenarios until their number is reached. Returns the first failure.
 fn sweep(
     first_seed: u64,
     points: u64,
     stride: u64,
+    wanted: impl Fn(&Scenario) -> bool + Sync,
     change: impl Fn(&mut Scenario) + Sync,
 ) -> Option<String> {
     std::panic::set_hook(Box::new(|_| {}));
@@ -61,7 +63,15 @@ fn sweep(
                     && failure.lock().expect("no panic").is_none()
                 {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if let Err(what) = try_seed(seed, stride, &change, &tried, points) {
+                    let size = size_of(seed);
+                    let mut scenario = Scenario::of_pair(seed, size);
+                    if !wanted(&scenario) {
+                        continue;
+                    }
+                    let change = |scenario: &mut Scenario| change(scenario);
+                    if let Err(what) =
+                        try_scenario(&mut scenario, size, stride, &change, &tried, points)
+                    {
                         *failure.lock().expect("no panic") = Some(what);
                     }
                 }
@@ -77,23 +87,24 @@ fn sweep(
     failure.into_inner().expect("no panic")
 }
 
-/// Tries the crashes of a seed's scenario. Runs share their common beginning.
-fn try_seed(
-    seed: u64,
+/// Tries the crashes of a scenario, which is changed when its reference has been made. Runs share their common
+/// beginning.
+fn try_scenario(
+    scenario: &mut Scenario,
+    size: Size,
     stride: u64,
     change: &impl Fn(&mut Scenario),
     tried: &AtomicU64,
     points: u64,
 ) -> Result<(), String> {
-    let size = size_of(seed);
-    let mut scenario = Scenario::of_pair(seed, size);
+    let seed = scenario.seed;
     let describe = |crashes: &[u64], what: String| {
         format!("seed {seed}, {size:?}, crashes {crashes:?}: {what}")
     };
-    let transcript = reference(&scenario).map_err(|what| describe(&[], what))?;
-    change(&mut scenario);
-    let whole = run(&scenario, &[], Some(&transcript)).map_err(|what| describe(&[], what))?;
-    let crashes = crashes(&scenario, size, whole.steps, stride);
+    let transcript = reference(scenario).map_err(|what| describe(&[], what))?;
+    change(scenario);
+    let whole = run(scenario, &[], Some(&transcript)).map_err(|what| describe(&[], what))?;
+    let crashes = crashes(scenario, size, whole.steps, stride);
     let firsts: Vec<u64> = crashes.keys().copied().collect();
     let count = || match tried.fetch_add(1, Ordering::Relaxed) + 1 {
         all if all >= points => Err(None),
@@ -102,7 +113,7 @@ fn try_seed(
     let is_right = |crashes: &[u64], course: Result<Course, String>| {
         course.map_err(|what| Some(describe(crashes, what)))
     };
-    let mut branches = Branches::new(&scenario, &transcript);
+    let mut branches = Branches::new(scenario, &transcript);
     let beginning = branches.beginning();
     let end = branches.each(
         &beginning,
@@ -139,15 +150,33 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn clients_cannot_distinguish_which_of_two_servers_serves() {
-    let failure = sweep(0, 3_000, 40, |_| ());
+    let failure = sweep(0, 3_000, 40, |_| true, |_| ());
     assert_eq!(failure, None);
+}
+
+/// The second of two file systems fails, or does not answer, while either node has the service, and while one takes it.
+#[test]
+fn clients_of_a_file_system_do_not_notice_that_another_one_fails() {
+    let is_of_two = |scenario: &Scenario| scenario.sickness.is_some();
+    let failure = sweep(0, 1_500, 60, is_of_two, |_| ());
+    assert_eq!(failure, None);
+}
+
+/// A share's file system does not answer, and the client that waits for it has had more of the thread's time than its
+/// share: no other client has a turn.
+#[test]
+fn a_client_that_waits_for_a_share_does_not_keep_the_server_busy() {
+    let scenario = Scenario::of_pair(520_017, Size::Usual);
+    let transcript = reference(&scenario).expect("a reference");
+    let report = run(&scenario, &[328], Some(&transcript));
+    assert_eq!(report.map(|report| report.crashes), Ok(1));
 }
 
 /// A node dies while it does effects once more, its machine loses power, and the first node, which has not been
 /// rebooted, has the service again.
 #[test]
 fn the_first_node_does_effects_again_that_the_other_one_has_begun_to_do() {
-    let failure = sweep(500_004, 1_100, 7, |_| ());
+    let failure = sweep(500_004, 1_100, 7, |_| true, |_| ());
     assert_eq!(failure, None);
 }
 
@@ -156,7 +185,9 @@ fn the_first_node_does_effects_again_that_the_other_one_has_begun_to_do() {
 fn clients_do_not_notice_it_at_many_more_points() {
     let first = number("OUTLAST_PAIR_FROM").unwrap_or(1_000);
     let points = number("OUTLAST_PAIR_POINTS").unwrap_or(100_000);
-    assert_eq!(sweep(first, points, 7, |_| ()), None);
+    let only_two = number("OUTLAST_PAIR_TWO_FILE_SYSTEMS").is_some_and(|yes| yes > 0);
+    let wanted = |scenario: &Scenario| !only_two || scenario.sickness.is_some();
+    assert_eq!(sweep(first, points, 7, wanted, |_| ()), None);
 }
 
 #[test]
@@ -166,11 +197,17 @@ fn a_pair_that_breaks_a_promise_is_detected() {
         Broken::LeaseNotChecked,
         Broken::EpochNotRaised,
     ] {
-        let failure = sweep(0, 20_000, 20, |scenario| {
-            if let Some(plan) = &mut scenario.pair {
-                plan.broken = Some(broken);
-            }
-        });
+        let failure = sweep(
+            0,
+            20_000,
+            20,
+            |_| true,
+            |scenario| {
+                if let Some(plan) = &mut scenario.pair {
+                    plan.broken = Some(broken);
+                }
+            },
+        );
         let failure = failure.unwrap_or_else(|| panic!("{broken:?} is not found"));
         let line = failure.lines().next().unwrap_or_default();
         println!("{broken:?}: {line:.160}");
