@@ -6,6 +6,7 @@ pub mod access;
 pub mod directory;
 pub mod file;
 pub mod set;
+pub mod streams;
 pub mod volume;
 
 use crate::wire::utf16;

@@ -9,6 +9,7 @@ mod opens;
 mod outages;
 mod overlay;
 mod sandboxed;
+mod streams;
 mod times;
 mod watching;
 

@@ -22,6 +22,7 @@ pub mod pieces;
 pub mod sharing;
 pub mod short_name;
 pub mod status;
+pub mod stream;
 
 pub use fileop::{FileKey, OpenId};
 pub use open::FileOpen;

@@ -3,14 +3,13 @@
 use super::delete_pending;
 use super::{Handled, Reply, Request};
 use crate::context::Context;
-use crate::info::{Answer, access, file, volume};
+use crate::info::{Answer, access, file, streams, volume};
 use crate::state::{Resource, Target};
 use crate::wire::create::options;
 use crate::wire::query_info::{self, info_type};
 use crate::wire::{self, Dialect, error};
 use bytes::Bytes;
 use outlast_fsa::fileop::{FileOp, Outcome};
-use outlast_fsa::link::Link;
 use outlast_fsa::status::NtStatus;
 
 #[cfg(test)]
@@ -55,7 +54,10 @@ pub fn start(
                 return Err(NtStatus::NOT_SUPPORTED);
             }
             access::require(granted, level.needed_access())?;
-            Ok(Handled::Op(FileOp::Stat { open: id }))
+            Ok(Handled::Op(match level {
+                file::Level::Stream => FileOp::QueryStreams { open: id },
+                _ => FileOp::Stat { open: id },
+            }))
         }
         (Target::File(_), info_type::FILESYSTEM) => {
             volume::Level::from_class(body.file_info_class)?;
@@ -94,12 +96,13 @@ pub fn finish(
                 path: &opened.path,
                 granted_access: open.granted_access,
                 mode: mode(opened.mode, opened.create_options, opened.delete_on_close),
-                delete_pending: delete_pending::is_set(ctx, &Link::of(opened)),
+                delete_pending: delete_pending::is_set_on(ctx, opened),
                 position: opened.position,
             };
             let level = file::Level::from_class(body.file_info_class)?;
             file::encode(level, &view, limit).map(reply)
         }
+        Outcome::Streams(entries) => streams::encode(&entries, limit).map(reply),
         Outcome::Volume(figures) => {
             let Resource::Disk(share) = ctx.tree(request)?.resource else {
                 return Err(NtStatus::INVALID_DEVICE_REQUEST);

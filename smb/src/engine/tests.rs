@@ -14,6 +14,7 @@ mod leases;
 mod order;
 mod readmission;
 mod resilient;
+mod streams;
 mod waiting;
 mod world;
 

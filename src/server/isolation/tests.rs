@@ -155,6 +155,7 @@ fn created(create: &CreateOp) -> Created {
             bytes: create.open.to_le_bytes().to_vec(),
         },
         path: create.path.clone(),
+        made_file: false,
     }
 }
 

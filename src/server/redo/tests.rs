@@ -2,6 +2,7 @@
 //! effect that clients received a reply for.
 
 mod model;
+mod streams;
 
 use std::collections::BTreeMap;
 

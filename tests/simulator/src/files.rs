@@ -185,7 +185,10 @@ impl Files {
             } => {
                 let metadata = self.disk.borrow().metadata(self.ino(*open)?);
                 let metadata = metadata.ok_or(NtStatus::FILE_CLOSED)?;
-                Ok(Intent::Close { metadata })
+                Ok(Intent::Close {
+                    metadata,
+                    digest: None,
+                })
             }
             FileOp::Write { open, at, .. } => Ok(Intent::Write {
                 offset: match at {
@@ -249,7 +252,7 @@ impl Files {
                 disk.unlink(dir, name)?;
             }
         }
-        if let Intent::Close { metadata } = intent {
+        if let Intent::Close { metadata, .. } = intent {
             return Ok(Outcome::Closed(metadata.clone()));
         }
         let metadata = self.disk.borrow().metadata(self.ino(open)?);
@@ -490,8 +493,12 @@ impl Files {
                 unit_bytes: 4096,
                 serial: 7,
                 creation_time: 0,
+                named_streams: false,
             })),
-            (FileOp::Flush { .. } | FileOp::Watch { .. }, _) => Ok(Outcome::Unit),
+            // No file here has named streams.
+            (FileOp::Flush { .. } | FileOp::Watch { .. } | FileOp::RemoveStreams { .. }, _) => {
+                Ok(Outcome::Unit)
+            }
             (
                 FileOp::QueryAllocatedRanges {
                     open,
