@@ -8,6 +8,7 @@ pub mod account;
 pub mod attributes;
 pub mod create;
 pub mod data;
+mod ea;
 pub mod errno;
 pub mod features;
 pub mod handle;
@@ -313,6 +314,12 @@ impl Fs {
                 Ok(Outcome::Data(data))
             }
             FileOp::Stat { open } => Ok(Outcome::Metadata(self.open_file(*open)?.metadata()?)),
+            FileOp::QueryEas { open } => {
+                let open = self.open_file(*open)?;
+                let metadata = open.metadata()?;
+                let eas = ea::list(open.fd.as_fd())?;
+                Ok(Outcome::Eas { metadata, eas })
+            }
             FileOp::QueryVolume { open } => {
                 let open = self.open_file(*open)?;
                 let root = find_root(&self.roots, open.share())?;
@@ -422,6 +429,10 @@ impl Fs {
                 data::zero(self.written(*open)?.fd.as_fd(), *from, *beyond)?;
                 Ok(Outcome::Unit)
             }
+            FileOp::SetEas { open, eas } => {
+                ea::set(self.changed(*open)?.fd.as_fd(), eas)?;
+                Ok(Outcome::Unit)
+            }
             FileOp::SetSparse { open, sparse } => {
                 set::sparse(self.changed(*open)?, *sparse)?;
                 Ok(Outcome::Unit)
@@ -481,7 +492,8 @@ impl Fs {
             }
             // `perform` has done these.
             FileOp::QueryStreams { .. }
-            | FileOp::RemoveStreams { .. }
+            | FileOp::Strip { .. }
+            | FileOp::QueryEas { .. }
             | FileOp::Create(_)
             | FileOp::Close { .. }
             | FileOp::Flush { .. }

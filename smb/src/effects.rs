@@ -58,6 +58,10 @@ pub(crate) fn after(ctx: &mut Context<'_>, planned: &Planned, outcome: &Outcome)
             modified(ctx, *open, basic_filter(basic));
             entry_changed(ctx, *open);
         }
+        (FileOp::SetEas { open, .. }, _) => {
+            modified(ctx, *open, filter::EA);
+            entry_changed(ctx, *open);
+        }
         (FileOp::SetSecurity { open, .. }, _) => {
             modified(ctx, *open, filter::SECURITY);
             entry_changed(ctx, *open);

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod directory;
+pub mod ea;
 pub mod file;
 pub mod set;
 pub mod streams;

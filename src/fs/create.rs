@@ -25,7 +25,7 @@ use super::errno::{open_status, status};
 use super::lookup::Lookup;
 use super::path::{Entry, Root, fd_path, may_access, stat, stat_entry};
 use super::streams::{self, Stream};
-use super::{handle, names};
+use super::{ea, handle, names};
 
 /// The rights that every open of a reachable file has.
 pub const ALWAYS: u32 =
@@ -45,6 +45,10 @@ pub fn prepare(
     op: &CreateOp,
 ) -> Result<CreateIntent, NtStatus> {
     let (path, stream) = stream::split(&op.path);
+    ea::check(&op.eas)?;
+    if !op.eas.is_empty() && !root.features.xattrs {
+        return Err(NtStatus::EAS_NOT_SUPPORTED);
+    }
     if let Some(name) = stream
         && (!root.features.xattrs || !streams::has_room_for(name))
     {
@@ -375,15 +379,19 @@ fn overwrite(fd: &OwnedFd, op: &CreateOp) -> Result<CreateAction, NtStatus> {
     };
     rustix::fs::ftruncate(fd, 0).map_err(status)?;
     streams::remove_all(fd.as_fd())?;
+    ea::remove_all(fd.as_fd())?;
     set_initial_attributes(fd, op).map_err(status)?;
     Ok(action)
 }
 
 /// Sets attributes and allocation of a new or overwritten file (MS-FSA 2.1.5.1.1: ARCHIVE is always set), and gives it
-/// the named stream that the request opens.
+/// the named stream that the request opens, and the extended attributes.
 fn set_initial_attributes(fd: &OwnedFd, op: &CreateOp) -> Result<(), Errno> {
     if let Some(name) = stream::split(&op.path).1 {
         Stream::new(fd.as_fd(), name).empty()?;
+    }
+    if !op.eas.is_empty() {
+        ea::put(fd.as_fd(), &op.eas)?;
     }
     let stat = stat(fd)?;
     let wanted = if is_dir(&stat) {

@@ -115,6 +115,6 @@ pub fn volume(root: &Root, fd: &OwnedFd) -> Result<Volume, NtStatus> {
         unit_bytes: u32::try_from(unit).unwrap_or(u32::MAX),
         serial: (figures.f_fsid ^ (figures.f_fsid >> 32)) as u32,
         creation_time: attributes::metadata(&directory, &attributes::Dos::Absent, "").creation_time,
-        named_streams: root.features.xattrs,
+        extended_attributes: root.features.xattrs,
     })
 }

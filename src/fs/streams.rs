@@ -19,6 +19,7 @@ use outlast_fsa::stream;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
+use super::ea;
 use super::errno::status;
 use super::path::fd_path;
 use super::set::OMIT;
@@ -33,8 +34,6 @@ const SUFFIX: &str = ":$DATA";
 const END: u8 = 0;
 /// The largest extended attribute of any file system, in bytes (XATTR_SIZE_MAX).
 const VALUE_MAX: usize = 65_536;
-/// The longest list of extended attributes, in bytes (XATTR_LIST_MAX).
-const LIST_MAX: usize = 65_536;
 /// The longest name of an extended attribute, in bytes.
 const NAME_MAX: usize = 255;
 /// The unit in which allocated bytes are reported.
@@ -233,21 +232,12 @@ pub fn metadata(file: Metadata, length: u64) -> Metadata {
 /// # Errors
 /// As `listxattr`.
 pub fn names(file: BorrowedFd<'_>) -> Result<Vec<String>, NtStatus> {
-    let path = fd_path(file);
-    match rustix::fs::listxattr_query(path.as_str()) {
-        Ok(0) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
-        Ok(_) => {}
-        Err(error) => return Err(status(error)),
-    }
-    let mut list = vec![0_u8; LIST_MAX];
-    let length = rustix::fs::listxattr(path.as_str(), &mut list).map_err(status)?;
-    list.truncate(length);
-    let all = list.split(|&byte| byte == 0);
+    let all = ea::all_names(file).map_err(status)?.into_iter();
     let streams = all.filter_map(|name| {
-        let name = std::str::from_utf8(name).ok()?;
-        name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)
+        let name = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+        Some(name.to_owned())
     });
-    Ok(streams.map(str::to_owned).collect())
+    Ok(streams.collect())
 }
 
 /// Finds a stream of a file, without regard to case. Returns its name on disk.

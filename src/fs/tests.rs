@@ -3,6 +3,7 @@
 mod accounts;
 mod bytes;
 mod create;
+mod ea;
 mod listing;
 mod names;
 mod opens;
@@ -127,6 +128,7 @@ impl Bench {
             maximum_allowed: false,
             attributes: 0,
             allocation_size: 0,
+            eas: Vec::new(),
         }
     }
 

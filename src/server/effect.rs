@@ -296,9 +296,13 @@ fn overwritten(op: &CreateOp, target: &Target) -> Vec<Draft> {
     let end_of_file = 0;
     let mut ops = vec![
         FileOp::SetEndOfFile { open, end_of_file },
-        FileOp::RemoveStreams { open },
+        FileOp::Strip { open },
         FileOp::SetBasic { open, basic },
     ];
+    if !op.eas.is_empty() {
+        let eas = op.eas.clone();
+        ops.push(FileOp::SetEas { open, eas });
+    }
     if op.allocation_size > 0 {
         ops.push(FileOp::SetAllocation {
             open,

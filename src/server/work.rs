@@ -386,6 +386,8 @@ pub(super) fn operation_name(op: &FileOp) -> &'static str {
         FileOp::QueryAllocatedRanges { .. } => "query-allocated-ranges",
         FileOp::Watch { .. } => "watch",
         FileOp::QueryStreams { .. } => "query-streams",
-        FileOp::RemoveStreams { .. } => "remove-streams",
+        FileOp::Strip { .. } => "strip",
+        FileOp::QueryEas { .. } => "query-eas",
+        FileOp::SetEas { .. } => "set-eas",
     }
 }

@@ -6,6 +6,7 @@
 //! and the client receives the same response.
 
 use crate::Pieces;
+use crate::ea::Ea;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -136,6 +137,8 @@ pub struct CreateOp {
     pub attributes: u32,
     /// Initial allocation in bytes.
     pub allocation_size: u64,
+    /// The extended attributes of a new (or overwritten) file.
+    pub eas: Vec<Ea>,
 }
 
 /// The result of `prepare` for a [`CreateOp`].
@@ -354,8 +357,12 @@ pub enum FileOp {
     Watch { open: OpenId, recursive: bool },
     /// Lists the streams of a file. Outcome: `Streams`.
     QueryStreams { open: OpenId },
-    /// Removes the named streams of a file, as an overwriting create does. Outcome: `Unit`.
-    RemoveStreams { open: OpenId },
+    /// Removes the named streams and the extended attributes of a file, as an overwriting create does. Outcome: `Unit`.
+    Strip { open: OpenId },
+    /// Reads the extended attributes of a file. Outcome: `Eas`.
+    QueryEas { open: OpenId },
+    /// Sets extended attributes; those without a value are removed. Outcome: `Unit`.
+    SetEas { open: OpenId, eas: Vec<Ea> },
 }
 
 /// Serializes `Bytes` as a sequence of bytes.
@@ -403,7 +410,9 @@ macro_rules! open_of {
             | FileOp::QueryAllocatedRanges { open, .. }
             | FileOp::Watch { open, .. }
             | FileOp::QueryStreams { open }
-            | FileOp::RemoveStreams { open } => open,
+            | FileOp::Strip { open }
+            | FileOp::QueryEas { open }
+            | FileOp::SetEas { open, .. } => open,
         }
     };
 }
@@ -427,6 +436,7 @@ impl FileOp {
         match &mut op {
             FileOp::Write { data, .. } => *data = Pieces::default(),
             FileOp::SetSecurity { descriptor, .. } => *descriptor = Bytes::new(),
+            FileOp::SetEas { eas, .. } => eas.clear(),
             _ => {}
         }
         op
@@ -445,6 +455,7 @@ impl FileOp {
                 | FileOp::CopyChunks { .. }
                 | FileOp::ZeroData { .. }
                 | FileOp::SetSparse { .. }
+                | FileOp::SetEas { .. }
         )
     }
 
@@ -465,6 +476,7 @@ impl FileOp {
                 | FileOp::QueryAllocatedRanges { .. }
                 | FileOp::Watch { .. }
                 | FileOp::QueryStreams { .. }
+                | FileOp::QueryEas { .. }
         )
     }
 }
@@ -590,6 +602,11 @@ pub enum Outcome {
     },
     /// (offset, length) in bytes.
     Ranges(Vec<(u64, u64)>),
+    /// The attributes of the open, and the extended attributes of the file.
+    Eas {
+        metadata: Metadata,
+        eas: Vec<Ea>,
+    },
     /// The streams of a file, the default one first.
     Streams(Vec<StreamEntry>),
 }
@@ -620,8 +637,8 @@ pub struct Volume {
     pub serial: u32,
     /// The creation time of the share's directory.
     pub creation_time: FileTime,
-    /// Files may have named streams.
-    pub named_streams: bool,
+    /// Files may have extended attributes, and named streams in them.
+    pub extended_attributes: bool,
 }
 
 /// A change in a directory, for CHANGE_NOTIFY (MS-FSCC 2.4.42).

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod attributes;
 pub mod caching;
+pub mod ea;
 pub mod file_opens;
 pub mod fileop;
 pub mod lease;

@@ -6,6 +6,7 @@ use crate::caching::{self, WantedLease};
 use crate::config::Oplocks;
 use crate::context::Context;
 use crate::held::Held;
+use crate::info::ea;
 use crate::record::Record;
 use crate::rpc::Pipe;
 use crate::size;
@@ -66,6 +67,7 @@ pub fn start(
             u64::from_le_bytes(bytes)
         }
     };
+    let eas = body.context(context::EA_BUFFER).map(|data| ea::parse(data));
     wanted_lease(ctx, body)?;
     let named = stream::parse(&body.name)?;
     let (must_be_dir, must_be_file) = kind(body, &named)?;
@@ -88,6 +90,7 @@ pub fn start(
         maximum_allowed: asked & access::MAXIMUM_ALLOWED != 0,
         attributes: body.file_attributes & !attributes::NORMAL,
         allocation_size,
+        eas: eas.transpose()?.unwrap_or_default(),
     })))
 }
 
@@ -200,12 +203,6 @@ fn validate(body: &create::Request) -> Result<(), NtStatus> {
     // Previous versions are not supported.
     if body.context(context::TIMEWARP_TOKEN).is_some() {
         return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
-    }
-    if body
-        .context(context::EA_BUFFER)
-        .is_some_and(|data| !data.is_empty())
-    {
-        return Err(NtStatus::EAS_NOT_SUPPORTED);
     }
     Ok(())
 }

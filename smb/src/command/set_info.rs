@@ -73,6 +73,8 @@ fn set_file(
     set.check_kind(file.is_dir)?;
     Ok(Handled::Op(match set {
         SetFile::Basic(basic) => FileOp::SetBasic { open: id, basic },
+        SetFile::FullEa(eas) if eas.is_empty() => return Ok(done()),
+        SetFile::FullEa(eas) => FileOp::SetEas { open: id, eas },
         SetFile::EndOfFile(end_of_file) => FileOp::SetEndOfFile {
             open: id,
             end_of_file,

@@ -8,6 +8,7 @@ mod copies;
 mod directory_leases;
 mod disk;
 mod durable;
+mod ea;
 mod files;
 mod greed;
 mod leases;

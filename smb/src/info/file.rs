@@ -114,6 +114,8 @@ pub struct View<'a> {
     pub delete_pending: bool,
     /// Open.CurrentByteOffset in bytes.
     pub position: u64,
+    /// EaSize, for the classes that have it.
+    pub ea_size: u32,
 }
 
 /// Encodes `level` of a file, cut to `limit` bytes.
@@ -127,7 +129,7 @@ pub fn encode(level: Level, view: &View<'_>, limit: usize) -> Result<Answer, NtS
         Level::Basic => put_basic(&mut out, m),
         Level::Standard => put_standard(&mut out, view),
         Level::Internal => out.put_u64_le(m.key.ino),
-        Level::Ea => out.put_u32_le(0),
+        Level::Ea => out.put_u32_le(view.ea_size),
         Level::Access => out.put_u32_le(view.granted_access),
         Level::Position => out.put_u64_le(view.position),
         Level::Mode => out.put_u32_le(view.mode),
@@ -171,7 +173,7 @@ pub fn encode(level: Level, view: &View<'_>, limit: usize) -> Result<Answer, NtS
             put_basic(&mut out, m);
             put_standard(&mut out, view);
             out.put_u64_le(m.key.ino);
-            out.put_u32_le(0); // EaSize
+            out.put_u32_le(view.ea_size);
             out.put_u32_le(view.granted_access);
             out.put_u64_le(view.position);
             out.put_u32_le(view.mode);
@@ -188,10 +190,8 @@ pub fn encode(level: Level, view: &View<'_>, limit: usize) -> Result<Answer, NtS
             put_name(&mut out, &short_name(name));
             return Answer::cut(out, 4, limit);
         }
-        // `super::streams` encodes the list of streams.
-        Level::Stream => return Err(NtStatus::INTERNAL_ERROR),
-        // Extended attributes are not supported (MS-FSA 2.1.5.12.16).
-        Level::FullEa => return Err(NtStatus::NO_EAS_ON_FILE),
+        // `super::streams` and `super::ea` encode these lists.
+        Level::Stream | Level::FullEa => return Err(NtStatus::INTERNAL_ERROR),
         // MS-FSCC 2.4.37 to 2.4.39: only for pipes.
         Level::Pipe | Level::PipeLocal | Level::PipeRemote => {
             return Err(NtStatus::INVALID_PARAMETER);

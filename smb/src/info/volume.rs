@@ -25,6 +25,7 @@ const FILE_SUPPORTS_SPARSE_FILES: u32 = 0x0000_0040;
 const FILE_NAMED_STREAMS: u32 = 0x0004_0000;
 const FILE_READ_ONLY_VOLUME: u32 = 0x0008_0000;
 const FILE_SUPPORTS_HARD_LINKS: u32 = 0x0040_0000;
+const FILE_SUPPORTS_EXTENDED_ATTRIBUTES: u32 = 0x0080_0000;
 
 /// A file system information class that can be queried (MS-SMB2 2.2.37).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,10 +107,9 @@ pub fn encode(
             // Clients infer features from this name; Samba reports the same.
             let name = "NTFS";
             let read_only_volume = if read_only { FILE_READ_ONLY_VOLUME } else { 0 };
-            let streams = if volume.named_streams {
-                FILE_NAMED_STREAMS
-            } else {
-                0
+            let streams = match volume.extended_attributes {
+                true => FILE_NAMED_STREAMS | FILE_SUPPORTS_EXTENDED_ATTRIBUTES,
+                false => 0,
             };
             out.put_u32_le(ATTRIBUTES | read_only_volume | streams);
             out.put_u32_le(255); // MaximumComponentNameLength

@@ -14,7 +14,7 @@ use super::{Stream, changes_content, digest, lengthen, metadata, note_written, p
 use crate::fs::errno::status;
 use crate::fs::opens::OpenFile;
 use crate::fs::path::{Root, may_access};
-use crate::fs::{Fs, attributes, find_root};
+use crate::fs::{Fs, attributes, ea, find_root};
 
 impl Fs {
     /// The intent of an operation on a stream; `None`: it is none, or has the intent of one on a file.
@@ -100,7 +100,7 @@ impl Fs {
     ) -> Option<Result<Outcome, NtStatus>> {
         match op {
             FileOp::QueryStreams { open } => Some(self.list_streams(*open)),
-            FileOp::RemoveStreams { open } => Some(self.remove_streams(*open)),
+            FileOp::Strip { open } => Some(self.strip(*open)),
             FileOp::Close {
                 delete: Some(target),
                 open,
@@ -191,8 +191,10 @@ impl Fs {
         Ok(Outcome::Streams(entries))
     }
 
-    fn remove_streams(&self, open: OpenId) -> Result<Outcome, NtStatus> {
-        super::remove_all(self.changed(open)?.fd.as_fd())?;
+    fn strip(&self, open: OpenId) -> Result<Outcome, NtStatus> {
+        let open = self.changed(open)?;
+        super::remove_all(open.fd.as_fd())?;
+        ea::remove_all(open.fd.as_fd())?;
         Ok(Outcome::Unit)
     }
 

@@ -299,6 +299,7 @@ impl World {
             maximum_allowed: false,
             attributes: 0,
             allocation_size: 0,
+            eas: Vec::new(),
         };
         Planned {
             task: Task::Message(1),

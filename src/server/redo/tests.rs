@@ -141,6 +141,7 @@ impl Run {
             maximum_allowed: false,
             attributes: self.random.below(8) as u32,
             allocation_size: 0,
+            eas: Vec::new(),
         });
         let (outcome, mut last) = self.run(create, None).ok()?;
         let Outcome::Created(created) = outcome else {

@@ -415,7 +415,12 @@ impl FileSystem for Files {
                 _,
             ) => self.list(*open, after.as_deref(), *limit),
             (FileOp::Stat { open }, _) => Ok(Outcome::Metadata(metadata(&self.node(*open)?))),
-            (FileOp::RemoveStreams { .. }, _) => Ok(Outcome::Unit),
+            (FileOp::QueryEas { open }, _) => {
+                let metadata = metadata(&self.node(*open)?);
+                let eas = Vec::new();
+                Ok(Outcome::Eas { metadata, eas })
+            }
+            (FileOp::Strip { .. }, _) => Ok(Outcome::Unit),
             (FileOp::QueryVolume { .. }, _) => Ok(Outcome::Volume(Volume {
                 total_bytes: u64::MAX,
                 available_bytes: u64::MAX,
@@ -423,7 +428,7 @@ impl FileSystem for Files {
                 unit_bytes: 4096,
                 serial: 7,
                 creation_time: 1,
-                named_streams: false,
+                extended_attributes: false,
             })),
             (FileOp::SetBasic { open, basic }, _) => {
                 let SetBasic {

@@ -421,6 +421,12 @@ impl Files {
                 let metadata = self.disk.borrow().metadata(self.ino(*open)?);
                 metadata.map(Outcome::Metadata).ok_or(NtStatus::FILE_CLOSED)
             }
+            (FileOp::QueryEas { open }, _) => {
+                let metadata = self.disk.borrow().metadata(self.ino(*open)?);
+                let metadata = metadata.ok_or(NtStatus::FILE_CLOSED)?;
+                let eas = Vec::new();
+                Ok(Outcome::Eas { metadata, eas })
+            }
             (FileOp::SetBasic { open, basic }, _) => {
                 let times = [
                     basic.creation_time,
@@ -493,10 +499,10 @@ impl Files {
                 unit_bytes: 4096,
                 serial: 7,
                 creation_time: 0,
-                named_streams: false,
+                extended_attributes: false,
             })),
             // No file here has named streams.
-            (FileOp::Flush { .. } | FileOp::Watch { .. } | FileOp::RemoveStreams { .. }, _) => {
+            (FileOp::Flush { .. } | FileOp::Watch { .. } | FileOp::Strip { .. }, _) => {
                 Ok(Outcome::Unit)
             }
             (

@@ -2,6 +2,7 @@
 //! intent.
 
 use bytes::Bytes;
+use outlast_fsa::ea::Ea;
 use outlast_fsa::fileop::{
     CreateAction, CreateIntent, Created, Disposition, FileHandle, FileKey, FileOp, Intent,
     Metadata, OpenId, Outcome, StreamEntry, WriteAt,
@@ -18,6 +19,7 @@ struct Node {
     file: Option<u64>,
     is_dir: bool,
     data: Vec<u8>,
+    eas: Vec<Ea>,
     /// The open that created it.
     stamp: OpenId,
     /// The open that last emptied it.
@@ -88,6 +90,7 @@ impl Disk {
             file: name.and_then(|_| Some(self.nodes.get(file)?.ino)),
             is_dir,
             data: Vec::new(),
+            eas: Vec::new(),
             stamp,
             emptied: 0,
         };
@@ -226,6 +229,9 @@ impl Disk {
                 };
                 if action == CreateAction::Created {
                     self.make(&create.path, create.must_be_dir, create.open);
+                    if let Some(node) = self.nodes.get_mut(&create.path) {
+                        node.eas.clone_from(&create.eas);
+                    }
                 }
                 let root = root();
                 let node = match create.path.as_str() {
@@ -334,6 +340,21 @@ impl Disk {
                     directory: self.directory(to),
                 })
             }
+            (FileOp::QueryEas { open }, _) => {
+                let node = self.node(*open)?;
+                let (metadata, eas) = (Disk::metadata(node), node.eas.clone());
+                Ok(Outcome::Eas { metadata, eas })
+            }
+            (FileOp::SetEas { open, eas }, _) => {
+                let node = self.node(*open)?;
+                for ea in eas {
+                    node.eas.retain(|old| old.name != ea.name);
+                    if !ea.value.is_empty() {
+                        node.eas.push(ea.clone());
+                    }
+                }
+                Ok(Outcome::Unit)
+            }
             (FileOp::QueryStreams { open }, _) => {
                 let file = Disk::key_of(self.node(*open)?);
                 let all = self
@@ -399,6 +420,7 @@ fn root() -> Node {
         file: None,
         is_dir: true,
         data: Vec::new(),
+        eas: Vec::new(),
         stamp: 0,
         emptied: 0,
     }

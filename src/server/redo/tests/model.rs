@@ -499,7 +499,7 @@ impl FileSystem for Model {
             }
             FileOp::Rename { .. } => self.rename(intent),
             // No file here has named streams.
-            FileOp::RemoveStreams { .. } => Ok(Outcome::Unit),
+            FileOp::Strip { .. } => Ok(Outcome::Unit),
             FileOp::Stat { open } => Ok(Outcome::Metadata(self.metadata(self.open(*open)?))),
             FileOp::Read {
                 open,

@@ -144,6 +144,7 @@ impl Server {
             maximum_allowed: false,
             attributes: 0,
             allocation_size: 0,
+            eas: Vec::new(),
         }));
     }
 
