@@ -8,6 +8,7 @@ pub mod account;
 pub mod attributes;
 pub mod create;
 pub mod data;
+mod ea;
 pub mod errno;
 pub mod features;
 pub mod handle;
@@ -25,6 +26,7 @@ pub mod rename;
 pub mod security;
 pub mod set;
 pub mod shares;
+mod streams;
 mod syncing;
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,7 @@ use outlast_fsa::fileop::{
     ShareId, Times, WriteAt,
 };
 use outlast_fsa::status::NtStatus;
+use outlast_fsa::stream;
 use outlast_smb::{OpenInfo, WatchInfo};
 use rustix::fs::OFlags;
 
@@ -173,6 +176,9 @@ impl Fs {
     }
 
     fn look(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
+        if let Some(intent) = self.look_at_stream(op)? {
+            return Ok(intent);
+        }
         match op {
             FileOp::Create(create) => {
                 let (account, _assumed) = self.account(actor)?;
@@ -185,6 +191,7 @@ impl Fs {
                 delete: Some(_),
             } => Ok(Intent::Close {
                 metadata: self.open_file(*open)?.metadata()?,
+                digest: None,
             }),
             FileOp::Write { open, at, .. } => {
                 let open = self.open_file(*open)?;
@@ -213,10 +220,10 @@ impl Fs {
                 chunks,
             } => {
                 let (source, target) = (self.open_file(*source)?, self.open_file(*target)?);
-                if source.key != target.key {
+                if source.key != target.key || source.stream != target.stream {
                     return Ok(Intent::None);
                 }
-                let logged = data::overlapping_source(source.fd.as_fd(), chunks)?;
+                let logged = data::overlapping_source(&source.content(), chunks)?;
                 Ok(logged.map_or(Intent::None, |source| Intent::CopyChunks { source }))
             }
             _ => Ok(Intent::None),
@@ -288,6 +295,9 @@ impl Fs {
             times::keep(self.open_file(op.open())?, times)?;
             return Ok(outcome);
         }
+        if let Some(outcome) = self.perform_on_stream(op, intent) {
+            return outcome;
+        }
         match op {
             FileOp::Create(create) => self.create(actor, create, intent),
             FileOp::Close { open, delete } => self.close(actor, *open, delete.as_ref(), intent),
@@ -305,6 +315,12 @@ impl Fs {
                 Ok(Outcome::Data(data))
             }
             FileOp::Stat { open } => Ok(Outcome::Metadata(self.open_file(*open)?.metadata()?)),
+            FileOp::QueryEas { open } => {
+                let open = self.open_file(*open)?;
+                let metadata = open.metadata()?;
+                let eas = ea::list(open.fd.as_fd())?;
+                Ok(Outcome::Eas { metadata, eas })
+            }
             FileOp::QueryVolume { open } => {
                 let open = self.open_file(*open)?;
                 let root = find_root(&self.roots, open.share())?;
@@ -339,6 +355,9 @@ impl Fs {
             | FileOp::ZeroData { open, .. }
             | FileOp::CopyChunks { target: open, .. } => {
                 let file = self.open_file(*open)?;
+                if file.stream.is_some() {
+                    return streams::operations::after(&*file.fd);
+                }
                 attributes::note_modified(file.fd.as_fd()).map_err(errno::status)
             }
             FileOp::SetBasic { open, basic } => {
@@ -411,6 +430,10 @@ impl Fs {
                 data::zero(self.written(*open)?.fd.as_fd(), *from, *beyond)?;
                 Ok(Outcome::Unit)
             }
+            FileOp::SetEas { open, eas } => {
+                ea::set(self.changed(*open)?.fd.as_fd(), eas)?;
+                Ok(Outcome::Unit)
+            }
             FileOp::SetSparse { open, sparse } => {
                 set::sparse(self.changed(*open)?, *sparse)?;
                 Ok(Outcome::Unit)
@@ -425,7 +448,8 @@ impl Fs {
                     Intent::CopyChunks { source } => Some(source.as_slice()),
                     _ => None,
                 };
-                let written = data::copy(source.fd.as_fd(), target.fd.as_fd(), chunks, logged)?;
+                let (source, target) = (source.content(), target.content());
+                let written = data::copy(&source, &target, chunks, logged)?;
                 Ok(Outcome::Copied { written })
             }
             FileOp::Rename { open, .. } => self.rename(*open, intent),
@@ -468,7 +492,10 @@ impl Fs {
                 Ok(Outcome::Unit)
             }
             // `perform` has done these.
-            FileOp::Create(_)
+            FileOp::QueryStreams { .. }
+            | FileOp::Strip { .. }
+            | FileOp::QueryEas { .. }
+            | FileOp::Create(_)
             | FileOp::Close { .. }
             | FileOp::Flush { .. }
             | FileOp::Read { .. }
@@ -493,15 +520,24 @@ impl Fs {
         let flags = rustix::fs::fcntl_getfl(&fd).unwrap_or(OFlags::PATH);
         let data = !flags.contains(OFlags::PATH);
         let mode = flags & OFlags::ACCMODE;
+        let (path, stream) = stream::split(&created.path);
+        let (readable, writable) = match stream {
+            Some(_) => streams::operations::rights(root, &fd),
+            None => (
+                data && mode != OFlags::WRONLY,
+                data && mode != OFlags::RDONLY,
+            ),
+        };
         let known = Known {
             actor: actor.clone(),
-            path: created.path.clone(),
+            path: path.to_owned(),
+            stream: stream.map(str::to_owned),
             moved_to: None,
             key: created.metadata.key,
             handle: created.handle.clone(),
             is_dir: created.metadata.is_dir,
-            readable: data && mode != OFlags::WRONLY,
-            writable: data && mode != OFlags::RDONLY,
+            readable,
+            writable,
             stopped: Times::default(),
         };
         let lasts = root.keeps(&known);
@@ -523,14 +559,14 @@ impl Fs {
             let file = self.opens.get(open);
             let fd = file.map_or(root.dir.as_fd(), |file| file.fd.as_fd());
             let links = match intent {
-                Intent::Close { metadata } if !metadata.is_dir => metadata.links,
+                Intent::Close { metadata, .. } if !metadata.is_dir => metadata.links,
                 _ => 1,
             };
             rename::delete(root, fd, target, links)?;
         }
         match intent {
-            Intent::Close { metadata } => Ok(Outcome::Closed(metadata.clone())),
-            _ => Ok(Outcome::Closed(self.open_file(open)?.metadata()?)),
+            Intent::Close { metadata, .. } => Ok(Outcome::Closed(metadata.clone())),
+            _ => Ok(Outcome::Closed(self.open_file(open)?.last_metadata()?)),
         }
     }
 

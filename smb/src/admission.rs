@@ -14,6 +14,7 @@ use outlast_fsa::open::FileOpen;
 use outlast_fsa::sharing::Sharing;
 use outlast_fsa::sharing::share_access;
 use outlast_fsa::status::NtStatus;
+use outlast_fsa::stream::StreamKey;
 use outlast_fsa::{locks, path};
 
 /// Admits an operation, or returns what it must wait for first. Breaks level II oplocks and leases that it conflicts
@@ -96,6 +97,9 @@ pub(crate) fn check(
                 }
             }
             may_change_directory(ctx, planned.op.open())?;
+            if let Some(wait) = crate::streams::may_rename_file(ctx, *source)? {
+                return Ok(Some(wait));
+            }
             if let Some(wait) = may_replace(ctx, *source, *replaced)? {
                 return Ok(Some(wait));
             }
@@ -103,6 +107,9 @@ pub(crate) fn check(
             if caching::break_handles(ctx, planned.op.open()) {
                 return Ok(Some(Wait::Break(*source)));
             }
+        }
+        (FileOp::Rename { open, .. }, Intent::RenameStream { to, .. }) => {
+            return crate::streams::may_rename(ctx, *open, to);
         }
         (
             FileOp::Link { .. },
@@ -140,15 +147,20 @@ fn may_replace(
     if caching::close_all_detached(ctx, key) {
         return Ok(Some(Wait::Break(key)));
     }
-    match ctx.smb.files.opens(key).is_empty() {
-        true => Ok(None),
-        false => Err(NtStatus::ACCESS_DENIED),
+    match ctx.smb.files.opens_of_file(key).next() {
+        None => Ok(None),
+        Some(_) => Err(NtStatus::ACCESS_DENIED),
     }
 }
 
 /// Checks that the log has room for the new name: every open of the file contains it.
-fn may_rename(ctx: &Context<'_>, file: FileKey, from: &str, to: &str) -> Result<(), NtStatus> {
-    let opens = ctx.smb.files.opens(file).all().count();
+pub(crate) fn may_rename(
+    ctx: &Context<'_>,
+    file: FileKey,
+    from: &str,
+    to: &str,
+) -> Result<(), NtStatus> {
+    let opens = ctx.smb.files.opens_of_file(file).count();
     let more = opens * size::bytes(to).saturating_sub(size::bytes(from));
     match ctx.smb.may_take(ctx.conn, Held::bytes(more)) {
         true => Ok(()),
@@ -156,8 +168,8 @@ fn may_rename(ctx: &Context<'_>, file: FileKey, from: &str, to: &str) -> Result<
     }
 }
 
-fn key_of(ctx: &Context<'_>, open: OpenId) -> Option<FileKey> {
-    ctx.file_of(open).map(|file| file.key)
+fn key_of(ctx: &Context<'_>, open: OpenId) -> Option<StreamKey> {
+    ctx.file_of(open).map(StreamKey::of)
 }
 
 /// 2.1.4.10: checks a read for conflicts with locks of the file.
@@ -194,8 +206,8 @@ fn may_access(
 }
 
 impl crate::Smb {
-    /// Iterates over the byte-range locks of a file, each with its open.
-    pub(crate) fn locks(&self, key: FileKey) -> impl Iterator<Item = (OpenId, &Lock)> {
+    /// Iterates over the byte-range locks of a stream, each with its open.
+    pub(crate) fn locks(&self, key: StreamKey) -> impl Iterator<Item = (OpenId, &Lock)> {
         let locking = self.files.opens(key).locking();
         let files = locking.filter_map(|(conn, id)| Some((id, self.file(conn, id)?)));
         files.flat_map(|(id, file)| file.locks.iter().map(move |lock| (id, lock)))

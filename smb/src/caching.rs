@@ -12,6 +12,7 @@ use outlast_fsa::fileop::{FileKey, OpenId, ShareId};
 use outlast_fsa::lease::{Lease, LeaseBreak, LeaseId, Version};
 use outlast_fsa::open::FileOpen;
 use outlast_fsa::oplock::{Breaking, OplockLevel};
+use outlast_fsa::stream::StreamKey;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -57,7 +58,7 @@ impl Smb {
 /// wait for an acknowledgment.
 pub(crate) fn break_for_open(
     ctx: &mut Context<'_>,
-    key: FileKey,
+    key: StreamKey,
     own: Option<LeaseId>,
     looks_beside_leases: bool,
     opening: Opening,
@@ -91,10 +92,10 @@ fn close_detached(ctx: &mut Context<'_>, conn: ConnId, open: OpenId) {
     ctx.emit_on(conn, Record::Orphaned { open });
 }
 
-/// Closes the durable opens of a file that have no connection, except the resilient and persistent ones. Returns
-/// whether the caller must wait for their close.
+/// Closes the durable opens of a file's streams that have no connection, except the resilient and persistent ones.
+/// Returns whether the caller must wait for their close.
 pub(crate) fn close_all_detached(ctx: &mut Context<'_>, key: FileKey) -> bool {
-    let opens = ctx.smb.files.opens(key).all();
+    let opens = ctx.smb.files.opens_of_file(key);
     let detached = opens.filter(|(_, open)| may_close(ctx, *open));
     let detached: Vec<_> = detached.collect();
     for (conn, open) in &detached {
@@ -110,15 +111,15 @@ fn may_close(ctx: &Context<'_>, open: OpenId) -> bool {
 }
 
 /// Returns the opens that hold an oplock of this level, except those that the server is about to close.
-fn holders(ctx: &Context<'_>, key: FileKey, level: OplockLevel) -> Vec<(ConnId, OpenId)> {
+fn holders(ctx: &Context<'_>, key: StreamKey, level: OplockLevel) -> Vec<(ConnId, OpenId)> {
     let holders = ctx.smb.files.opens(key).with_oplock(level);
     holders
         .filter(|(conn, open)| ctx.smb.is_alive(*conn, *open))
         .collect()
 }
 
-/// Returns the leases of a file, except `own`.
-fn leases(ctx: &Context<'_>, key: FileKey, own: Option<LeaseId>) -> Vec<LeaseId> {
+/// Returns the leases of a stream, except `own`.
+fn leases(ctx: &Context<'_>, key: StreamKey, own: Option<LeaseId>) -> Vec<LeaseId> {
     let leases = ctx.smb.files.opens(key).leases();
     leases.filter(|id| Some(*id) != own).collect()
 }
@@ -233,7 +234,7 @@ pub(crate) fn tell_of_change(ctx: &mut Context<'_>, open: OpenId) {
     let Some(file) = ctx.file_of(open) else {
         return;
     };
-    let (key, own) = (file.key, file.lease.map(|lease| lease.id));
+    let (key, own) = (StreamKey::of(file), file.lease.map(|lease| lease.id));
     let shared = ctx.smb.files.opens(key).with_oplock(OplockLevel::LevelII);
     for (conn, open) in shared.collect::<Vec<_>>() {
         break_oplock(ctx, conn, open, OplockLevel::LevelII, OplockLevel::None);
@@ -246,7 +247,7 @@ pub(crate) fn tell_of_change(ctx: &mut Context<'_>, open: OpenId) {
 /// Breaks the leases of a directory whose entries, or their attributes, have changed (MS-FSA 2.1.4.12, PARENT_OBJECT).
 /// `spared`: the lease that the changing open names as its parent's; its client knows of the change.
 pub(crate) fn break_directory(ctx: &mut Context<'_>, key: FileKey, spared: Option<LeaseId>) {
-    for id in leases(ctx, key, spared) {
+    for id in leases(ctx, key.into(), spared) {
         break_lease(ctx, id, Caching::NONE);
     }
 }
@@ -264,15 +265,15 @@ pub(crate) fn break_handles_below(
     share: ShareId,
     directory: &str,
 ) -> Option<FileKey> {
-    let below: BTreeSet<FileKey> = ctx
+    let below: BTreeSet<StreamKey> = ctx
         .smb
         .opens_below(share, directory)
-        .map(|file| file.key)
+        .map(StreamKey::of)
         .collect();
     let mut waits = None;
     for key in below {
         if break_handles_of(ctx, key, None) {
-            waits = waits.or(Some(key));
+            waits = waits.or(Some(key.file));
         }
     }
     waits
@@ -284,12 +285,16 @@ pub(crate) fn break_handles(ctx: &mut Context<'_>, open: OpenId) -> bool {
     let Some(file) = ctx.file_of(open) else {
         return false;
     };
-    let (key, own) = (file.key, file.lease.map(|lease| lease.id));
+    let (key, own) = (StreamKey::of(file), file.lease.map(|lease| lease.id));
     break_handles_of(ctx, key, own)
 }
 
-/// Breaks the HANDLE caching of a file's leases, but for one. True: an acknowledgment has to be waited for.
-pub(crate) fn break_handles_of(ctx: &mut Context<'_>, key: FileKey, own: Option<LeaseId>) -> bool {
+/// Breaks the HANDLE caching of a stream's leases, but for one. True: an acknowledgment has to be waited for.
+pub(crate) fn break_handles_of(
+    ctx: &mut Context<'_>,
+    key: StreamKey,
+    own: Option<LeaseId>,
+) -> bool {
     let mut waits = false;
     for id in leases(ctx, key, own) {
         let state = ctx.smb.lease(id).map(|lease| lease.state);
@@ -301,8 +306,8 @@ pub(crate) fn break_handles_of(ctx: &mut Context<'_>, key: FileKey, own: Option<
     waits
 }
 
-/// Summarizes the opens of a file, except those of the lease `own`, for [`grant`].
-fn others(ctx: &Context<'_>, key: FileKey, own: Option<LeaseId>) -> Others {
+/// Summarizes the opens of a stream, except those of the lease `own`, for [`grant`].
+fn others(ctx: &Context<'_>, key: StreamKey, own: Option<LeaseId>) -> Others {
     let opens = ctx.smb.files.opens(key);
     let oplock = opens.highest_oplock();
     let leases = leases(ctx, key, own).into_iter();
@@ -320,7 +325,7 @@ fn others(ctx: &Context<'_>, key: FileKey, own: Option<LeaseId>) -> Others {
 /// Returns the oplock that a new open is granted. `looks`: it only accesses attributes of an existing file.
 pub(crate) fn grant_oplock(
     ctx: &Context<'_>,
-    key: FileKey,
+    key: StreamKey,
     looks: bool,
     wanted: OplockLevel,
 ) -> OplockLevel {
@@ -338,7 +343,7 @@ pub(crate) fn grant_oplock(
 /// [`MAX_LEASE_OPENS`].
 pub(crate) fn grant_lease(
     ctx: &mut Context<'_>,
-    key: FileKey,
+    key: StreamKey,
     wanted: WantedLease,
 ) -> Option<Lease> {
     let granted = grant(wanted.state, Kind::Lease, others(ctx, key, Some(wanted.id)));
@@ -355,10 +360,10 @@ pub(crate) fn grant_lease(
 }
 
 impl Smb {
-    /// Returns the file of a lease: a LeaseKey belongs to one file (MS-SMB2 3.3.5.9.8).
-    pub(crate) fn leased_file(&self, id: LeaseId) -> Option<FileKey> {
+    /// Returns the stream of a lease: a LeaseKey belongs to one (MS-SMB2 3.3.5.9.8).
+    pub(crate) fn leased_file(&self, id: LeaseId) -> Option<StreamKey> {
         let (conn, open) = self.files.of_lease(id).next()?;
-        Some(self.file(conn, open)?.key)
+        self.file(conn, open).map(StreamKey::of)
     }
 }
 

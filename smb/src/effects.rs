@@ -5,12 +5,16 @@ use crate::context::Context;
 use crate::record::Record;
 use crate::server::{ConnId, Planned};
 use crate::state::Target;
+use crate::streams;
 use outlast_fsa::fileop::{
     Change, ChangeKind, CreateAction, FileKey, FileOp, OpenId, Outcome, SetBasic, ShareId,
 };
 use outlast_fsa::notify::filter;
 use outlast_fsa::open::FileOpen;
-use outlast_fsa::path;
+use outlast_fsa::{path, stream};
+
+/// The filters of a change of the content of a named stream, which select nothing else.
+const STREAM_CHANGED: u32 = filter::STREAM_SIZE | filter::STREAM_WRITE;
 
 /// Puts the effects of an operation on record, before its response is made.
 pub(crate) fn after(ctx: &mut Context<'_>, planned: &Planned, outcome: &Outcome) {
@@ -21,10 +25,21 @@ pub(crate) fn after(ctx: &mut Context<'_>, planned: &Planned, outcome: &Outcome)
             let kind = match created.action {
                 CreateAction::Created => ChangeKind::Added,
                 CreateAction::Superseded | CreateAction::Overwritten => {
-                    ChangeKind::Modified(changed | filter::ATTRIBUTES)
+                    match stream::split(&created.path).1 {
+                        Some(_) => ChangeKind::Modified(STREAM_CHANGED),
+                        None => ChangeKind::Modified(changed | filter::ATTRIBUTES),
+                    }
                 }
                 CreateAction::Opened => return,
             };
+            if created.made_file {
+                publish(
+                    ctx,
+                    share,
+                    stream::split(&created.path).0,
+                    ChangeKind::Added,
+                );
+            }
             let change = Change {
                 share,
                 path: created.path.clone(),
@@ -34,30 +49,33 @@ pub(crate) fn after(ctx: &mut Context<'_>, planned: &Planned, outcome: &Outcome)
             ctx.publish(&change);
         }
         (FileOp::Write { open, .. } | FileOp::ZeroData { open, .. }, _)
-        | (FileOp::CopyChunks { target: open, .. }, _) => modified(ctx, *open, changed),
+        | (FileOp::CopyChunks { target: open, .. }, _) => data_modified(ctx, *open),
         (FileOp::SetEndOfFile { open, .. } | FileOp::SetAllocation { open, .. }, _) => {
-            modified(ctx, *open, changed);
+            data_modified(ctx, *open);
             entry_changed(ctx, *open);
         }
         (FileOp::SetBasic { open, basic }, _) => {
             modified(ctx, *open, basic_filter(basic));
             entry_changed(ctx, *open);
         }
+        (FileOp::SetEas { open, .. }, _) => {
+            modified(ctx, *open, filter::EA);
+            entry_changed(ctx, *open);
+        }
         (FileOp::SetSecurity { open, .. }, _) => {
             modified(ctx, *open, filter::SECURITY);
             entry_changed(ctx, *open);
+        }
+        (FileOp::Rename { open, from, .. }, Outcome::Renamed { path, .. })
+            if stream::split(from).1.is_some() =>
+        {
+            streams::renamed(ctx, share, *open, from, path);
         }
         (FileOp::Rename { open, from, .. }, Outcome::Renamed { path, directory }) => {
             renamed(ctx, share, *open, from, path, *directory);
         }
         (FileOp::Link { open, to, .. }, _) => {
-            let change = Change {
-                share,
-                path: to.clone(),
-                is_dir: false,
-                kind: ChangeKind::Added,
-            };
-            ctx.publish(&change);
+            publish(ctx, share, to, ChangeKind::Added);
             linked(ctx, share, *open, to);
         }
         _ => {}
@@ -74,6 +92,17 @@ fn linked(ctx: &mut Context<'_>, share: ShareId, open: OpenId, to: &str) {
     }
 }
 
+/// Publishes a change of a file that is not a directory, or of a stream.
+fn publish(ctx: &mut Context<'_>, share: ShareId, path: &str, kind: ChangeKind) {
+    ctx.publish(&Change {
+        share,
+        path: path.to_owned(),
+        is_dir: false,
+        kind,
+    });
+}
+
+/// Publishes a change of what belongs to the file and not to a stream of it.
 fn modified(ctx: &mut Context<'_>, open: OpenId, what: u32) {
     let Some(open) = ctx.connection().opens.get(&open) else {
         return;
@@ -83,11 +112,27 @@ fn modified(ctx: &mut Context<'_>, open: OpenId, what: u32) {
     };
     let change = Change {
         share: open.actor.share,
-        path: file.path.clone(),
+        path: stream::split(&file.path).0.to_owned(),
         is_dir: file.is_dir,
         kind: ChangeKind::Modified(what),
     };
     ctx.publish(&change);
+}
+
+/// Publishes a change of the content of a stream.
+fn data_modified(ctx: &mut Context<'_>, open: OpenId) {
+    let Some(open) = ctx.connection().opens.get(&open) else {
+        return;
+    };
+    let Target::File(file) = &open.target else {
+        return;
+    };
+    let (share, path) = (open.actor.share, file.path.clone());
+    let what = match stream::split(&path).1 {
+        Some(_) => STREAM_CHANGED,
+        None => filter::SIZE | filter::LAST_WRITE,
+    };
+    publish(ctx, share, &path, ChangeKind::Modified(what));
 }
 
 /// Breaks the leases of the directory whose entry for a file has changed. Written data change it at the close.

@@ -1,4 +1,4 @@
-//! Indexes the durable state of all connections: the opens of a file, the requests that wait for it, the deadlines of
+//! Indexes the durable state of all connections: the opens of a stream, the requests that wait for it, the deadlines of
 //! breaks, directory watches. The index is never stored; [`crate::Smb::apply`] updates it.
 
 use crate::held::Held;
@@ -9,16 +9,19 @@ use outlast_fsa::file_opens::FileOpens;
 use outlast_fsa::fileop::{FileKey, OpenId};
 use outlast_fsa::lease::{Lease, LeaseId};
 use outlast_fsa::open::FileOpen;
+use outlast_fsa::stream::StreamKey;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-/// A file without opens.
+/// A stream without opens.
 static UNOPENED: FileOpens = FileOpens::new();
 
 /// The index.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct FileTable {
-    opens: HashMap<FileKey, FileOpens>,
+    opens: HashMap<StreamKey, FileOpens>,
+    /// The named streams among them.
+    named: BTreeSet<StreamKey>,
     /// Ordered by AsyncId, the order of arrival.
     waiters: BTreeMap<FileKey, BTreeSet<(u64, ConnId)>>,
     deadlines: BTreeSet<(Duration, ConnId, OpenId)>,
@@ -52,8 +55,12 @@ impl FileTable {
             made.insert((conn, open.id));
         }
         if let Target::File(file) = &open.target {
+            let key = StreamKey::of(file);
+            if !key.stream.is_default() {
+                self.named.insert(key);
+            }
             self.opens
-                .entry(file.key)
+                .entry(key)
                 .or_default()
                 .add((conn, open.id), open.granted_access, file);
             self.add_details(conn, open.id, file);
@@ -69,10 +76,12 @@ impl FileTable {
             self.remove_created(conn, open.id, create.guid);
         }
         if let Target::File(file) = &open.target {
-            if let Some(opens) = self.opens.get_mut(&file.key) {
+            let key = StreamKey::of(file);
+            if let Some(opens) = self.opens.get_mut(&key) {
                 opens.remove((conn, open.id), open.granted_access, file);
                 if opens.is_empty() {
-                    self.opens.remove(&file.key);
+                    self.opens.remove(&key);
+                    self.named.remove(&key);
                 }
             }
             self.watches.remove(&(conn, open.id));
@@ -237,9 +246,25 @@ impl FileTable {
         }
     }
 
-    /// Returns the opens of a file.
-    pub(crate) fn opens(&self, key: FileKey) -> &FileOpens {
-        self.opens.get(&key).unwrap_or(&UNOPENED)
+    /// Returns the opens of a stream.
+    pub(crate) fn opens(&self, key: impl Into<StreamKey>) -> &FileOpens {
+        self.opens.get(&key.into()).unwrap_or(&UNOPENED)
+    }
+
+    /// Iterates over the streams of a file that may be open: the default one, and the named ones that are.
+    pub(crate) fn streams(&self, file: FileKey) -> impl Iterator<Item = StreamKey> + '_ {
+        let default = StreamKey::from(file);
+        let named = self.named.range(default..);
+        let named = named.copied().take_while(move |key| key.file == file);
+        std::iter::once(default).chain(named)
+    }
+
+    /// Iterates over the opens of all streams of a file.
+    pub(crate) fn opens_of_file(
+        &self,
+        file: FileKey,
+    ) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
+        self.streams(file).flat_map(|key| self.opens(key).all())
     }
 
     /// Iterates over the opens of a lease.

@@ -4,8 +4,10 @@
 
 pub mod access;
 pub mod directory;
+pub mod ea;
 pub mod file;
 pub mod set;
+pub mod streams;
 pub mod volume;
 
 use crate::wire::utf16;

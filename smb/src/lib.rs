@@ -31,6 +31,7 @@ pub mod rpc;
 pub mod server;
 mod size;
 pub mod state;
+mod streams;
 pub mod wire;
 
 pub use answered::{Answered, command_name};

@@ -105,7 +105,7 @@ pub enum Record {
         path: String,
         directory: FileKey,
     },
-    /// The delete-pending mark of the file is set or cleared.
+    /// The delete-pending mark of the stream that is open, with the default stream of the file, is set or cleared.
     DeletePending { open: OpenId, on: bool },
     /// FilePositionInformation, in bytes.
     Position { open: OpenId, position: u64 },
@@ -174,6 +174,8 @@ pub enum Record {
     Released { open: OpenId },
     /// An open survives its connection from now on: its client has requested resiliency.
     Survives { open: OpenId, durable: Durable },
+    /// The delete-pending mark of its file is given to an open of a named stream, or taken from it.
+    FileDeletePending { open: OpenId, on: bool },
 }
 
 /// A piece of the copy of a connection.
@@ -407,6 +409,9 @@ impl Record {
             }),
             Record::DeletePending { open, on } => {
                 on_file(connection, *open, |file| file.delete_pending = *on);
+            }
+            Record::FileDeletePending { open, on } => {
+                on_file(connection, *open, |file| file.file_delete_pending = *on);
             }
             Record::Position { open, position } => {
                 on_file(connection, *open, |file| file.position = *position);

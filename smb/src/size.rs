@@ -212,7 +212,7 @@ const fn size_of_create() -> usize {
 
 /// Returns the size of `Closing`. It is accounted when the open is made, because a close must not be refused.
 fn closing(closing: Option<&Closing>) -> usize {
-    const DELETES: usize = 1 + U64 + 1 + METADATA;
+    const DELETES: usize = 1 + U64 + 1 + METADATA + 1 + U64;
     let doing = closing.map_or(0, |closing| {
         let Closing { doing, attempts: _ } = closing;
         1 + doing.as_ref().map_or(0, self::doing)
@@ -231,6 +231,7 @@ fn file(file: &FileOpen) -> usize {
         create_options: _,
         delete_on_close: _,
         delete_pending: _,
+        file_delete_pending: _,
         position: _,
         mode: _,
         stopped: _,
@@ -251,7 +252,7 @@ fn file(file: &FileOpen) -> usize {
         + U32
         + bytes(handle)
         + bytes(path)
-        + 3 * FLAG
+        + 4 * FLAG
         + 2 * U32
         + U64
         + U32
@@ -400,8 +401,9 @@ fn intent(intent: &Intent) -> usize {
             path,
             directory: _,
             existing: _,
+            base: _,
             maximal_access: _,
-        }) => bytes(path) + KEY + 1 + METADATA + U32,
+        }) => bytes(path) + KEY + 2 * (1 + METADATA) + U32,
         Intent::Write { offset: _ } => U64,
         Intent::Rename {
             source: _,
@@ -410,7 +412,11 @@ fn intent(intent: &Intent) -> usize {
             to,
             replaced: _,
         } => KEY + FLAG + bytes(from) + bytes(to) + 1 + KEY,
-        Intent::Close { metadata: _ } => METADATA,
+        Intent::RenameStream { to, data } => bytes(to) + bytes(data),
+        Intent::Close {
+            metadata: _,
+            digest: _,
+        } => METADATA + 1 + U64,
         Intent::CopyChunks { source } => U64 + source.iter().map(bytes).sum::<usize>(),
         Intent::Keeping { times: _, intent } => 2 * (1 + U64) + self::intent(intent),
     }

@@ -247,6 +247,7 @@ impl Open {
             && self.closing.is_none()
             && !file.delete_on_close
             && !file.delete_pending
+            && !file.file_delete_pending
             && (has_batch || has_handle)
     }
 

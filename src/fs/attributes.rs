@@ -275,8 +275,12 @@ fn store(
 /// As `setxattr`.
 pub fn note_modified(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     let mut buffer = [0; BLOB_MAX];
-    let length = rustix::fs::fgetxattr(fd, XATTR, &mut buffer);
-    match found(&buffer, length) {
+    let kept = match rustix::fs::fgetxattr(fd, XATTR, &mut buffer) {
+        // It is open with O_PATH.
+        Err(Errno::BADF) => read(fd),
+        length => found(&buffer, length),
+    };
+    match kept {
         Dos::Kept(info) => match info.attributes {
             Some(now) if now & flag::ARCHIVE == 0 => {
                 store(&fd_path(fd), info, now, now | flag::ARCHIVE, None)

@@ -9,8 +9,11 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use outlast_fsa::access as right;
 use outlast_fsa::attributes as flag;
-use outlast_fsa::fileop::{CreateAction, CreateIntent, CreateOp, Created, Disposition, OpenId};
+use outlast_fsa::fileop::{
+    CreateAction, CreateIntent, CreateOp, Created, Disposition, Metadata, OpenId,
+};
 use outlast_fsa::status::NtStatus;
+use outlast_fsa::stream;
 use rustix::fs::{
     Access, AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Statx,
     StatxAttributes, XattrFlags,
@@ -21,7 +24,8 @@ use super::attributes::{self, Dos, file_type, is_dir, key, metadata};
 use super::errno::{open_status, status};
 use super::lookup::Lookup;
 use super::path::{Entry, Root, fd_path, may_access, stat, stat_entry};
-use super::{handle, names};
+use super::streams::{self, Stream};
+use super::{ea, handle, names};
 
 /// The rights that every open of a reachable file has.
 pub const ALWAYS: u32 =
@@ -40,15 +44,68 @@ pub fn prepare(
     uid: u32,
     op: &CreateOp,
 ) -> Result<CreateIntent, NtStatus> {
-    let located = root.locate(&op.path, lookup)?;
+    let (path, stream) = stream::split(&op.path);
+    ea::check(&op.eas)?;
+    if !op.eas.is_empty() && !root.features.xattrs {
+        return Err(NtStatus::EAS_NOT_SUPPORTED);
+    }
+    if let Some(name) = stream
+        && (!root.features.xattrs || !streams::has_room_for(name))
+    {
+        return Err(NtStatus::OBJECT_NAME_INVALID);
+    }
+    let located = root.locate(path, lookup)?;
     let Some(file) = located.file else {
-        return prepare_new(root, op, located.path);
+        let path = match stream {
+            None => located.path,
+            Some(stream) => stream::join(&located.path, stream),
+        };
+        return prepare_new(root, op, path);
     };
     let stat = stat(&file).map_err(status)?;
     let dos = attributes::read(file.as_fd());
     let name = names::split(&located.path).map_or("", |(_, name)| name);
     let existing = metadata(&stat, &dos, name);
-    // MS-FSA 2.1.5.1.2: an existing file.
+    if stream.is_none() {
+        check_existing(op, &existing)?;
+    }
+    let maximal_access = maximal_access(root, &file, &stat, &dos, uid, &located.path);
+    let mut needed = 0;
+    if op.read_data {
+        needed |= right::READ_DATA;
+    }
+    if op.write_data || overwrites(op.disposition) {
+        needed |= right::WRITE_DATA;
+    }
+    // The share's root cannot be deleted, but clients open it with such access; only the deletion is refused.
+    if op.delete && !path.is_empty() {
+        needed |= right::DELETE;
+    }
+    if needed & !maximal_access != 0 {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    if overwrites(op.disposition) && stream.is_none() {
+        // MS-FSA 2.1.5.1.2: a hidden or system file is not overwritten by one without these attributes.
+        let guarded = attributes::kept_attributes(&stat, &dos) & (flag::HIDDEN | flag::SYSTEM);
+        if guarded & !op.attributes != 0 {
+            return Err(NtStatus::ACCESS_DENIED);
+        }
+    }
+    let found = CreateIntent {
+        directory: root.directory_of(&located.path)?,
+        path: located.path,
+        existing: Some(existing),
+        base: None,
+        maximal_access,
+    };
+    match stream {
+        None => Ok(found),
+        Some(name) => streams::operations::prepare(root, &file, op, name, found),
+    }
+}
+
+/// MS-FSA 2.1.5.1.2: checks whether an existing file fits the request.
+fn check_existing(op: &CreateOp, existing: &Metadata) -> Result<(), NtStatus> {
     if op.disposition == Disposition::Create {
         return Err(NtStatus::OBJECT_NAME_COLLISION);
     }
@@ -61,34 +118,7 @@ pub fn prepare(
     if existing.is_dir && overwrites(op.disposition) {
         return Err(NtStatus::OBJECT_NAME_COLLISION);
     }
-    let maximal_access = maximal_access(root, &file, &stat, &dos, uid, &located.path);
-    let mut needed = 0;
-    if op.read_data {
-        needed |= right::READ_DATA;
-    }
-    if op.write_data || overwrites(op.disposition) {
-        needed |= right::WRITE_DATA;
-    }
-    // The share's root cannot be deleted, but clients open it with such access; only the deletion is refused.
-    if op.delete && !op.path.is_empty() {
-        needed |= right::DELETE;
-    }
-    if needed & !maximal_access != 0 {
-        return Err(NtStatus::ACCESS_DENIED);
-    }
-    if overwrites(op.disposition) {
-        // MS-FSA 2.1.5.1.2: a hidden or system file is not overwritten by one without these attributes.
-        let guarded = attributes::kept_attributes(&stat, &dos) & (flag::HIDDEN | flag::SYSTEM);
-        if guarded & !op.attributes != 0 {
-            return Err(NtStatus::ACCESS_DENIED);
-        }
-    }
-    Ok(CreateIntent {
-        directory: root.directory_of(&located.path)?,
-        path: located.path,
-        existing: Some(existing),
-        maximal_access,
-    })
+    Ok(())
 }
 
 fn prepare_new(root: &Root, op: &CreateOp, path: String) -> Result<CreateIntent, NtStatus> {
@@ -102,12 +132,13 @@ fn prepare_new(root: &Root, op: &CreateOp, path: String) -> Result<CreateIntent,
     if op.must_be_dir && op.attributes & flag::TEMPORARY != 0 {
         return Err(NtStatus::INVALID_PARAMETER);
     }
-    let entry = root.entry(&path)?;
+    let entry = root.entry(stream::split(&path).0)?;
     may_access(entry.dir.as_fd(), Access::WRITE_OK | Access::EXEC_OK).map_err(status)?;
     Ok(CreateIntent {
         path,
         directory: key(&stat(&entry.dir).map_err(status)?),
         existing: None,
+        base: None,
         maximal_access: right::FILE_ALL_ACCESS,
     })
 }
@@ -206,26 +237,88 @@ pub fn perform(
     op: &CreateOp,
     intent: &CreateIntent,
 ) -> Result<(OwnedFd, Created), NtStatus> {
-    let (fd, action) = match &intent.existing {
-        Some(existing) => {
-            let fd = open_existing(root, op, &intent.path)?;
+    let (path, stream) = stream::split(&intent.path);
+    let (fd, action, made_file) = match (intent.base.as_ref().or(intent.existing.as_ref()), stream)
+    {
+        (Some(file), Some(name)) => {
+            let fd = open_again(root, path, file)?;
+            let action = streams::operations::perform(&fd, op, intent, name)?;
+            (fd, action, false)
+        }
+        (Some(existing), None) => {
+            let fd = open_existing(root, op, path)?;
             if key(&stat(&fd).map_err(status)?) != existing.key {
                 return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
             }
             let action = overwrite(&fd, op)?;
-            (fd, action)
+            (fd, action, false)
         }
-        None => create(root, uid, op, &intent.path)?,
+        (None, None) => {
+            let (fd, action) = create(root, uid, op, path)?;
+            (fd, action, false)
+        }
+        (None, Some(name)) => create_with_stream(root, uid, op, intent, (path, name))?,
     };
     let stat = stat(&fd).map_err(status)?;
-    let name = names::split(&intent.path).map_or("", |(_, name)| name);
+    let name = names::split(path).map_or("", |(_, name)| name);
+    let file = metadata(&stat, &attributes::read(fd.as_fd()), name);
     let created = Created {
         action,
-        metadata: metadata(&stat, &attributes::read(fd.as_fd()), name),
+        metadata: match stream {
+            None => file,
+            Some(name) => streams::metadata(file, Stream::new(fd.as_fd(), name).length()?),
+        },
         handle: handle::of(fd.as_fd()),
         path: intent.path.clone(),
+        made_file,
     };
     Ok((fd, created))
+}
+
+/// Opens the file of a named stream.
+fn open_again(root: &Root, path: &str, file: &Metadata) -> Result<OwnedFd, NtStatus> {
+    let fd = root.open_path(path, OFlags::PATH)?;
+    match key(&stat(&fd).map_err(status)?) == file.key {
+        true => Ok(fd),
+        false => Err(NtStatus::OBJECT_NAME_NOT_FOUND),
+    }
+}
+
+/// Creates a file with a named stream, which it has before it gets its name. If a local process has made the file
+/// meanwhile, the stream is created in that. Returns whether it has created the file.
+fn create_with_stream(
+    root: &Root,
+    uid: u32,
+    op: &CreateOp,
+    intent: &CreateIntent,
+    (path, name): (&str, &str),
+) -> Result<(OwnedFd, CreateAction, bool), NtStatus> {
+    let file = CreateOp {
+        disposition: Disposition::Create,
+        must_be_file: true,
+        allocation_size: 0,
+        ..op.clone()
+    };
+    let fd = match create(root, uid, &file, path) {
+        Ok((fd, _)) => fd,
+        Err(NtStatus::OBJECT_NAME_COLLISION) => {
+            let fd = root.open_path(path, OFlags::PATH)?;
+            let action = streams::operations::perform(&fd, op, intent, name)?;
+            return Ok((fd, action, false));
+        }
+        Err(status) => return Err(status),
+    };
+    // Its own stream, which it may lack where a file gets its name first.
+    match Stream::new(fd.as_fd(), name).create() {
+        Ok(()) | Err(NtStatus::OBJECT_NAME_COLLISION) => {}
+        Err(status) => return Err(status),
+    }
+    let flags = OFlags::PATH;
+    Ok((
+        root.open_path(path, flags).unwrap_or(fd),
+        CreateAction::Created,
+        true,
+    ))
 }
 
 /// Opens an existing file with the requested access, and no more rights than that needs.
@@ -285,12 +378,21 @@ fn overwrite(fd: &OwnedFd, op: &CreateOp) -> Result<CreateAction, NtStatus> {
         }
     };
     rustix::fs::ftruncate(fd, 0).map_err(status)?;
+    streams::remove_all(fd.as_fd())?;
+    ea::remove_all(fd.as_fd())?;
     set_initial_attributes(fd, op).map_err(status)?;
     Ok(action)
 }
 
-/// Sets attributes and allocation of a new or overwritten file (MS-FSA 2.1.5.1.1: ARCHIVE is always set).
+/// Sets attributes and allocation of a new or overwritten file (MS-FSA 2.1.5.1.1: ARCHIVE is always set), and gives it
+/// the named stream that the request opens, and the extended attributes.
 fn set_initial_attributes(fd: &OwnedFd, op: &CreateOp) -> Result<(), Errno> {
+    if let Some(name) = stream::split(&op.path).1 {
+        Stream::new(fd.as_fd(), name).empty()?;
+    }
+    if !op.eas.is_empty() {
+        ea::put(fd.as_fd(), &op.eas)?;
+    }
     let stat = stat(fd)?;
     let wanted = if is_dir(&stat) {
         op.attributes & !flag::ARCHIVE

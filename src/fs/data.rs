@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::create::allocate;
 use super::errno::{INVALID_VIEW_SIZE, status};
 use super::path::stat;
+use super::streams::Stream;
 
 /// Reads up to this size take memory from the allocator, larger ones from the pool.
 const SMALL_READ_BYTES: usize = 64 * 1024;
@@ -25,6 +26,40 @@ const COPY_BUFFER_BYTES: usize = 256 * 1024;
 const IOV_MAX: usize = 1024;
 /// The largest number of ranges in one answer to QUERY_ALLOCATED_RANGES.
 const RANGES_MAX: usize = 65_536;
+
+/// The content of an open: of its file, or of a named stream.
+pub enum Content<'a> {
+    /// A file.
+    File(BorrowedFd<'a>),
+    /// A named stream.
+    Stream(Stream<'a>),
+}
+
+impl Content<'_> {
+    /// Reads as many bytes as there are, up to the length of the buffer.
+    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, NtStatus> {
+        match self {
+            Content::File(fd) => read_full(*fd, buffer, offset).map_err(data_status),
+            Content::Stream(stream) => {
+                let data = stream.read()?;
+                let from = usize::try_from(offset).unwrap_or(usize::MAX);
+                let rest = data.get(from..).unwrap_or_default();
+                let count = rest.len().min(buffer.len());
+                if let (Some(to), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
+                    to.copy_from_slice(from);
+                }
+                Ok(count)
+            }
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), NtStatus> {
+        match self {
+            Content::File(fd) => write_full(*fd, offset, &[data]).map_err(data_status),
+            Content::Stream(stream) => stream.write_at(offset, &[data]),
+        }
+    }
+}
 
 /// Reused buffers of large reads: new ones would cost a page fault per 4 KiB.
 #[derive(Clone, Default)]
@@ -263,7 +298,7 @@ pub fn allocated_ranges(
 /// # Errors
 /// As `pread`; INVALID_VIEW_SIZE if a chunk reaches beyond the end.
 pub fn overlapping_source(
-    source: BorrowedFd<'_>,
+    source: &Content<'_>,
     chunks: &[Chunk],
 ) -> Result<Option<Vec<Vec<u8>>>, NtStatus> {
     let overlap = |a: u64, b: u64, a_length: u32, b_length: u32| {
@@ -280,7 +315,7 @@ pub fn overlapping_source(
     let mut all: Vec<Vec<u8>> = Vec::with_capacity(chunks.len());
     for (index, chunk) in chunks.iter().enumerate() {
         let mut bytes = vec![0; chunk.length as usize];
-        let mut count = read_full(source, &mut bytes, chunk.source_offset).map_err(data_status)?;
+        let mut count = source.read(&mut bytes, chunk.source_offset)?;
         // The bytes that earlier chunks will have written by then.
         for (earlier, data) in chunks.iter().zip(&all).take(index) {
             let start = earlier.target_offset.max(chunk.source_offset);
@@ -316,19 +351,22 @@ pub fn overlapping_source(
 /// The first one fails: INVALID_VIEW_SIZE if it reaches beyond the source's end (MS-SMB2 3.3.5.15.6); as
 /// `copy_file_range`.
 pub fn copy(
-    source: BorrowedFd<'_>,
-    target: BorrowedFd<'_>,
+    source: &Content<'_>,
+    target: &Content<'_>,
     chunks: &[Chunk],
     logged: Option<&[Vec<u8>]>,
 ) -> Result<Vec<u32>, NtStatus> {
     let mut written = Vec::with_capacity(chunks.len());
     for (index, chunk) in chunks.iter().enumerate() {
         let copied = match logged.map(|logged| logged.get(index)) {
-            Some(Some(data)) => {
-                write_full(target, chunk.target_offset, &[data]).map_err(data_status)
-            }
+            Some(Some(data)) => target.write(chunk.target_offset, data),
             Some(None) => Err(INVALID_VIEW_SIZE),
-            None => copy_chunk(source, target, chunk),
+            None => match (source, target) {
+                (Content::File(source), Content::File(target)) => {
+                    copy_chunk(*source, *target, chunk)
+                }
+                _ => copy_bytes(source, target, chunk),
+            },
         };
         match copied {
             Ok(()) => written.push(chunk.length),
@@ -337,6 +375,15 @@ pub fn copy(
         }
     }
     Ok(written)
+}
+
+/// Copies a chunk from or to a named stream, which is small.
+fn copy_bytes(source: &Content<'_>, target: &Content<'_>, chunk: &Chunk) -> Result<(), NtStatus> {
+    let mut bytes = vec![0; chunk.length as usize];
+    if source.read(&mut bytes, chunk.source_offset)? < bytes.len() {
+        return Err(INVALID_VIEW_SIZE);
+    }
+    target.write(chunk.target_offset, &bytes)
 }
 
 fn copy_chunk(

@@ -29,6 +29,8 @@ pub fn status(error: Errno) -> NtStatus {
         Errno::NOTEMPTY => NtStatus::DIRECTORY_NOT_EMPTY,
         Errno::MLINK => NtStatus::TOO_MANY_LINKS,
         Errno::BUSY | Errno::TXTBSY => NtStatus::SHARING_VIOLATION,
+        // The value of an extended attribute is too long.
+        Errno::TOOBIG => NtStatus::EA_TOO_LARGE,
         Errno::FBIG | Errno::INVAL | Errno::OVERFLOW => NtStatus::INVALID_PARAMETER,
         Errno::OPNOTSUPP | Errno::NOSYS => NtStatus::NOT_SUPPORTED,
         Errno::NXIO | Errno::NODEV => NtStatus::INVALID_DEVICE_REQUEST,

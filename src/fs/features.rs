@@ -59,8 +59,8 @@ impl Features {
             ),
             (
                 !self.xattrs,
-                "only the attribute READONLY is kept; after a crash a new file is recognised by its owner and its \
-                 length, 0",
+                "files have no named streams, and of their attributes only READONLY is kept; after a crash a new file \
+                 is recognised by its owner and its length, 0",
             ),
             (
                 self.xattrs && !self.hard_links,
@@ -89,6 +89,7 @@ pub fn probe(dir: BorrowedFd<'_>, read_only: bool, by_handle: bool) -> anyhow::R
     let magic = magic(dir)?;
     let kind = kind(dir).unwrap_or_else(|| format!("file system {magic:#x}"));
     let all = Features {
+        xattrs: has_xattrs(dir),
         // A FUSE daemon's handles refer to its cache: once it has forgotten a file they lead to nothing, or to another.
         handles: by_handle && magic != FUSE,
         ..Features::all(kind)
@@ -113,6 +114,13 @@ pub fn probe(dir: BorrowedFd<'_>, read_only: bool, by_handle: bool) -> anyhow::R
     }
 }
 
+/// Returns whether files may have extended attributes of users: a kernel or a mount may be without them even where the
+/// file system has them (tmpfs before Linux 6.6, ext4 with nouser_xattr).
+fn has_xattrs(dir: BorrowedFd<'_>) -> bool {
+    let found = rustix::fs::getxattr_query(super::path::fd_path(dir), TRIED);
+    !matches!(found, Err(Errno::OPNOTSUPP | Errno::NOSYS))
+}
+
 fn try_out(
     dir: BorrowedFd<'_>,
     magic: u64,
@@ -130,6 +138,9 @@ fn try_out(
     clear(&place)?;
     tried
 }
+
+/// The extended attribute that a trial sets.
+const TRIED: &str = "user.outlast.probe";
 
 /// The names that a trial uses.
 const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -188,12 +199,11 @@ impl Trial<'_> {
                 system)";
             return Ok(Err(changing_numbers(&all.kind, when)));
         }
-        let xattrs =
-            match rustix::fs::fsetxattr(&file, "user.outlast.probe", b"1", XattrFlags::empty()) {
-                Ok(()) => true,
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => false,
-                Err(error) => return Err(error),
-            };
+        let xattrs = match rustix::fs::fsetxattr(&file, TRIED, b"1", XattrFlags::empty()) {
+            Ok(()) => true,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => false,
+            Err(error) => return Err(error),
+        };
         let node = node(&file);
         drop(file);
         let hard_links =

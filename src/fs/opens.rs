@@ -14,13 +14,16 @@ use std::sync::Arc;
 use outlast_fsa::access;
 use outlast_fsa::fileop::{Actor, FileHandle, FileKey, FileOp, Metadata, OpenId, ShareId, Times};
 use outlast_fsa::status::NtStatus;
+use outlast_fsa::stream;
 use outlast_smb::OpenInfo;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use super::data::Content;
 use super::errno::{open_status, status};
 use super::path::{Root, disk_path, stat};
+use super::streams::{self, Stream};
 use super::{Fs, attributes, find_root, handle, names, times};
 
 /// The largest number of descriptors of files, whatever the process may have: each keeps an inode in the kernel's
@@ -40,8 +43,10 @@ const ATTEMPTS: usize = 4;
 pub struct Known {
     /// The account for which it was opened.
     pub actor: Actor,
-    /// Its path beneath the share, updated by our own renames only.
+    /// The path of its file beneath the share, updated by our own renames only.
     pub path: String,
+    /// The name of the named stream that is open, as on disk.
+    pub stream: Option<String>,
     /// Its path if the rename that was under way at a crash was done.
     pub moved_to: Option<String>,
     /// The file's identity.
@@ -63,10 +68,13 @@ impl Known {
     /// them.
     #[must_use]
     pub fn from_record(open: OpenInfo) -> Known {
+        let (path, stream) = stream::split(&open.path);
+        let moved_to = open.moved_to.map(|path| stream::split(&path).0.to_owned());
         Known {
             actor: open.actor,
-            path: open.path,
-            moved_to: open.moved_to,
+            path: path.to_owned(),
+            stream: stream.map(str::to_owned),
+            moved_to,
             key: open.key,
             handle: open.handle,
             is_dir: open.is_dir,
@@ -83,6 +91,10 @@ impl Known {
     }
 
     fn flags(&self) -> OFlags {
+        // Extended attributes are reached by the path of the descriptor.
+        if self.stream.is_some() {
+            return OFlags::PATH;
+        }
         match (self.readable, self.writable) {
             (true, _) if self.is_dir => OFlags::RDONLY | OFlags::DIRECTORY,
             (true, true) => OFlags::RDWR,
@@ -121,10 +133,43 @@ impl OpenFile {
     /// # Errors
     /// As `statx`.
     pub fn metadata(&self) -> Result<Metadata, NtStatus> {
+        let metadata = self.file_metadata()?;
+        match self.as_stream() {
+            None => Ok(metadata),
+            Some(stream) => Ok(streams::metadata(metadata, stream.length()?)),
+        }
+    }
+
+    /// As [`OpenFile::metadata`]; also of a named stream that a local process has removed.
+    pub(super) fn last_metadata(&self) -> Result<Metadata, NtStatus> {
+        match self.metadata() {
+            Err(NtStatus::FILE_CLOSED) if self.stream.is_some() => {
+                Ok(streams::metadata(self.file_metadata()?, 0))
+            }
+            metadata => metadata,
+        }
+    }
+
+    /// The current attributes of its file, also of one with a named stream that is open.
+    pub(super) fn file_metadata(&self) -> Result<Metadata, NtStatus> {
         let stat = stat(&self.fd).map_err(status)?;
         let dos = attributes::read(self.fd.as_fd());
         let name = names::split(&self.path).map_or("", |(_, name)| name);
         Ok(attributes::metadata(&stat, &dos, name))
+    }
+
+    /// The named stream that is open.
+    pub(super) fn as_stream(&self) -> Option<Stream<'_>> {
+        let name = self.stream.as_deref()?;
+        Some(Stream::new(self.fd.as_fd(), name))
+    }
+
+    /// Its content.
+    pub(super) fn content(&self) -> Content<'_> {
+        match self.as_stream() {
+            Some(stream) => Content::Stream(stream),
+            None => Content::File(self.fd.as_fd()),
+        }
     }
 
     /// Returns whether the file has a name: closing the descriptor of one without would lose it.
@@ -233,6 +278,23 @@ impl Opens {
                 to.clone_into(&mut known.path);
             }
         }
+    }
+
+    /// Updates the name of all opens of a named stream that was renamed.
+    pub(super) fn stream_moved(&mut self, key: FileKey, from: &str, to: &str) {
+        let open = self.open.values_mut().map(|file| &mut file.known);
+        for known in open.chain(self.closed.values_mut()) {
+            if known.key == key && known.stream.as_deref() == Some(from) {
+                known.stream = Some(to.to_owned());
+            }
+        }
+    }
+
+    /// Returns whether an open is of a named stream.
+    pub(super) fn is_of_stream(&self, id: OpenId) -> bool {
+        let open = self.open.get(&id).map(|file| &file.known);
+        let known = open.or_else(|| self.closed.get(&id));
+        known.is_some_and(|known| known.stream.is_some())
     }
 
     /// Marks an open as used; false if its descriptor is closed.

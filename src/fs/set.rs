@@ -107,13 +107,14 @@ pub fn sparse(open: &OpenFile, sparse: bool) -> Result<(), NtStatus> {
 pub fn volume(root: &Root, fd: &OwnedFd) -> Result<Volume, NtStatus> {
     let figures = rustix::fs::fstatvfs(fd).map_err(status)?;
     let unit = figures.f_frsize.max(1);
-    let root = stat(&root.dir).map_err(status)?;
+    let directory = stat(&root.dir).map_err(status)?;
     Ok(Volume {
         total_bytes: figures.f_blocks.saturating_mul(unit),
         available_bytes: figures.f_bavail.saturating_mul(unit),
         free_bytes: figures.f_bfree.saturating_mul(unit),
         unit_bytes: u32::try_from(unit).unwrap_or(u32::MAX),
         serial: (figures.f_fsid ^ (figures.f_fsid >> 32)) as u32,
-        creation_time: attributes::metadata(&root, &attributes::Dos::Absent, "").creation_time,
+        creation_time: attributes::metadata(&directory, &attributes::Dos::Absent, "").creation_time,
+        extended_attributes: root.features.xattrs,
     })
 }

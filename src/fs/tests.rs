@@ -3,12 +3,14 @@
 mod accounts;
 mod bytes;
 mod create;
+mod ea;
 mod listing;
 mod names;
 mod opens;
 mod outages;
 mod overlay;
 mod sandboxed;
+mod streams;
 mod times;
 mod watching;
 
@@ -126,6 +128,7 @@ impl Bench {
             maximum_allowed: false,
             attributes: 0,
             allocation_size: 0,
+            eas: Vec::new(),
         }
     }
 

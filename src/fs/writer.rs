@@ -75,7 +75,7 @@ impl Fs {
                     ..
                 },
                 Intent::Write { offset },
-            ) if data.len() >= LARGE_BYTES => {
+            ) if data.len() >= LARGE_BYTES && !self.opens.is_of_stream(*open) => {
                 self.watcher.collect();
                 let begun = self.with_descriptors(|fs| {
                     fs.ready(op)?;

@@ -5,9 +5,10 @@ use bytes::Bytes;
 use outlast_fsa::Pieces;
 use outlast_fsa::attributes;
 use outlast_fsa::fileop::{
-    Actor, CreateAction, CreateOp, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome,
-    SetBasic, WriteAt,
+    Actor, CreateAction, CreateOp, DeleteTarget, FileHandle, FileKey, FileOp, FileTime, Intent,
+    OpenId, Outcome, SetBasic, WriteAt,
 };
+use outlast_fsa::stream;
 use outlast_smb::{OpenInfo, Planned};
 use serde::{Deserialize, Serialize};
 
@@ -68,15 +69,36 @@ pub(super) struct Draft {
     pub data: Pieces,
 }
 
+impl Draft {
+    /// An effect on the content of a file, without an intent.
+    fn on(target: &Target, op: FileOp) -> Draft {
+        Draft {
+            op,
+            intent: Intent::None,
+            target: Some(target.clone()),
+            made: None,
+            modified: 0,
+            created: 0,
+            data: Pieces::default(),
+        }
+    }
+}
+
 impl Effect {
     /// Returns whether it changes names. The file system keeps the order of such effects (and of its marker), but not
     /// of changes to the content of files.
     #[must_use]
     pub fn is_of_names(&self) -> bool {
-        matches!(
-            self.op,
-            FileOp::Create(_) | FileOp::Close { .. } | FileOp::Rename { .. } | FileOp::Link { .. }
-        )
+        match &self.op {
+            // A stream is content of its file: it can be written again after a redo has removed it.
+            FileOp::Close {
+                delete: Some(target),
+                ..
+            } => stream::split(&target.path).1.is_none(),
+            FileOp::Create(_) | FileOp::Close { .. } | FileOp::Rename { .. } => true,
+            FileOp::Link { .. } => true,
+            _ => false,
+        }
     }
 
     /// Returns whether a create made a directory.
@@ -141,6 +163,9 @@ pub(super) fn of(
             };
             match created.action {
                 CreateAction::Opened => Vec::new(),
+                _ if stream::split(&created.path).1.is_some() && !created.made_file => {
+                    emptied(op, &created.path, identity)
+                }
                 CreateAction::Created => vec![Draft {
                     op: planned.op.clone(),
                     intent: intent.clone(),
@@ -174,9 +199,79 @@ pub(super) fn of(
             .take(written.len())
             .map(|(chunk, data)| write(*target, chunk.target_offset, data.into()))
             .collect(),
+        (FileOp::Rename { open, .. }, _)
+            if matches!(intent.itself(), Intent::RenameStream { .. }) =>
+        {
+            renamed(*open, intent, info)
+        }
+        // A redo may find what was in the stream before other effects, which are done again before this one.
+        (
+            FileOp::Close {
+                delete: Some(_), ..
+            },
+            Outcome::Closed(metadata),
+        ) => {
+            let metadata = metadata.clone();
+            let intent = Intent::Close {
+                metadata,
+                digest: None,
+            };
+            vec![draft(planned.op.clone(), intent, Pieces::default())]
+        }
         (op, _) if op.has_effect() => vec![draft(op.clone(), intent.clone(), Pieces::default())],
         _ => Vec::new(),
     }
+}
+
+/// A create that creates a named stream of an existing file, or overwrites one, is recorded as the stream being empty.
+fn emptied(op: &CreateOp, path: &str, identity: Identity) -> Vec<Draft> {
+    let open = op.open;
+    let target = Target {
+        path: path.to_owned(),
+        identity,
+        is_dir: false,
+    };
+    let end_of_file = 0;
+    vec![Draft::on(
+        &target,
+        FileOp::SetEndOfFile { open, end_of_file },
+    )]
+}
+
+/// The rename of a named stream is recorded as what its new name holds, and the removal of the former name: a later
+/// stream may have that name when it is done again.
+fn renamed(open: OpenId, intent: &Intent, info: Option<&OpenInfo>) -> Vec<Draft> {
+    let (Intent::RenameStream { to, data }, Some(info)) = (intent.itself(), info) else {
+        return Vec::new();
+    };
+    let former = target(info);
+    let new = Target {
+        path: to.clone(),
+        ..former.clone()
+    };
+    let end_of_file = 0;
+    let write = FileOp::Write {
+        open,
+        at: WriteAt::Offset(0),
+        data: Pieces::default(),
+        write_through: false,
+    };
+    let mut all = vec![
+        Draft::on(&new, FileOp::SetEndOfFile { open, end_of_file }),
+        Draft {
+            intent: Intent::Write { offset: 0 },
+            data: Bytes::from(data.clone()).into(),
+            ..Draft::on(&new, write)
+        },
+    ];
+    if !stream::has_same_name(to, &info.path) {
+        let delete = Some(DeleteTarget {
+            path: info.path.clone(),
+            key: info.key,
+        });
+        all.push(Draft::on(&former, FileOp::Close { open, delete }));
+    }
+    all
 }
 
 fn target(info: &OpenInfo) -> Target {
@@ -201,23 +296,18 @@ fn overwritten(op: &CreateOp, target: &Target) -> Vec<Draft> {
     let end_of_file = 0;
     let mut ops = vec![
         FileOp::SetEndOfFile { open, end_of_file },
+        FileOp::Strip { open },
         FileOp::SetBasic { open, basic },
     ];
+    if !op.eas.is_empty() {
+        let eas = op.eas.clone();
+        ops.push(FileOp::SetEas { open, eas });
+    }
     if op.allocation_size > 0 {
         ops.push(FileOp::SetAllocation {
             open,
             allocation_size: op.allocation_size,
         });
     }
-    ops.into_iter()
-        .map(|op| Draft {
-            op,
-            intent: Intent::None,
-            target: Some(target.clone()),
-            made: None,
-            modified: 0,
-            created: 0,
-            data: Pieces::default(),
-        })
-        .collect()
+    ops.into_iter().map(|op| Draft::on(target, op)).collect()
 }

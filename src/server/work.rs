@@ -385,5 +385,9 @@ pub(super) fn operation_name(op: &FileOp) -> &'static str {
         FileOp::SetSparse { .. } => "set-sparse",
         FileOp::QueryAllocatedRanges { .. } => "query-allocated-ranges",
         FileOp::Watch { .. } => "watch",
+        FileOp::QueryStreams { .. } => "query-streams",
+        FileOp::Strip { .. } => "strip",
+        FileOp::QueryEas { .. } => "query-eas",
+        FileOp::SetEas { .. } => "set-eas",
     }
 }

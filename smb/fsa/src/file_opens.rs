@@ -1,5 +1,5 @@
-//! Indexes the opens of one file by oplock, lease, lock and share mode, so that a conflict with an operation is found
-//! without a walk over all opens.
+//! Indexes the opens of one stream of a file by oplock, lease, lock and share mode, so that a conflict with an
+//! operation is found without a walk over all opens.
 
 use crate::Holder;
 use crate::access;
@@ -20,7 +20,7 @@ struct Leased {
     using: usize,
 }
 
-/// The opens of one file, including those that the server is about to close.
+/// The opens of one stream of a file, including those that the server is about to close.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct FileOpens {
     all: OpenSet,
@@ -58,7 +58,7 @@ impl FileOpens {
         if file.oplock != OplockLevel::None {
             self.oplocks.entry(file.oplock).or_default().insert(id);
         }
-        if file.delete_pending {
+        if file.delete_pending || file.file_delete_pending {
             self.delete_pending.insert(id);
         }
         if !file.locks.is_empty() {
@@ -129,7 +129,7 @@ impl FileOpens {
         highest.map_or(OplockLevel::None, |(level, _)| *level)
     }
 
-    /// Iterates over the opens that mark the file as delete-pending.
+    /// Iterates over the opens that mark the stream or the file as delete-pending.
     pub fn delete_pending(&self) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.delete_pending.iter().copied()
     }

@@ -6,6 +6,7 @@
 //! and the client receives the same response.
 
 use crate::Pieces;
+use crate::ea::Ea;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -113,7 +114,7 @@ pub struct CreateOp {
     /// The id that the open will have; also the stamp on a file that it creates.
     pub open: OpenId,
     /// Path within the share with the case that the client used; components joined by '/', no leading or trailing
-    /// slash; "" is the share's root.
+    /// slash; "" is the share's root. A colon and a name at the end name a stream ([`crate::stream`]).
     pub path: String,
     /// CreateDisposition.
     pub disposition: Disposition,
@@ -136,6 +137,8 @@ pub struct CreateOp {
     pub attributes: u32,
     /// Initial allocation in bytes.
     pub allocation_size: u64,
+    /// The extended attributes of a new (or overwritten) file.
+    pub eas: Vec<Ea>,
 }
 
 /// The result of `prepare` for a [`CreateOp`].
@@ -145,8 +148,10 @@ pub struct CreateIntent {
     pub path: String,
     /// The directory that contains the last component; for the share's root, the root itself.
     pub directory: FileKey,
-    /// The existing file, if any.
+    /// The existing file, if any; for a named stream, the existing stream.
     pub existing: Option<Metadata>,
+    /// For a named stream, its file, if that exists.
+    pub base: Option<Metadata>,
     /// FILE_* rights (MS-DTYP 2.4.3 file mask) that the account has on the existing file, or would have on a new one.
     pub maximal_access: u32,
 }
@@ -162,6 +167,8 @@ pub struct Created {
     pub handle: FileHandle,
     /// The path with the case of the directory entries.
     pub path: String,
+    /// For a named stream: the file was created, too.
+    pub made_file: bool,
 }
 
 /// The position of a write.
@@ -259,7 +266,7 @@ pub struct DirEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)] // fields repeat the names of MS-SMB2's requests
 pub enum FileOp {
-    /// Opens or creates a file. Outcome: `Created`.
+    /// Opens or creates a file or a stream. Outcome: `Created`.
     Create(CreateOp),
     /// Closes an open. `delete`: unlinks the file first (delete on close, last open). `path`: its current path.
     /// `write_time`: sets mtime first. Outcome: `Closed` (the metadata just before).
@@ -348,6 +355,14 @@ pub enum FileOp {
     },
     /// Begins to watch a directory for local changes (reported through `Smb::changed`). Outcome: `Unit`.
     Watch { open: OpenId, recursive: bool },
+    /// Lists the streams of a file. Outcome: `Streams`.
+    QueryStreams { open: OpenId },
+    /// Removes the named streams and the extended attributes of a file, as an overwriting create does. Outcome: `Unit`.
+    Strip { open: OpenId },
+    /// Reads the extended attributes of a file. Outcome: `Eas`.
+    QueryEas { open: OpenId },
+    /// Sets extended attributes; those without a value are removed. Outcome: `Unit`.
+    SetEas { open: OpenId, eas: Vec<Ea> },
 }
 
 /// Serializes `Bytes` as a sequence of bytes.
@@ -393,7 +408,11 @@ macro_rules! open_of {
             | FileOp::ZeroData { open, .. }
             | FileOp::SetSparse { open, .. }
             | FileOp::QueryAllocatedRanges { open, .. }
-            | FileOp::Watch { open, .. } => open,
+            | FileOp::Watch { open, .. }
+            | FileOp::QueryStreams { open }
+            | FileOp::Strip { open }
+            | FileOp::QueryEas { open }
+            | FileOp::SetEas { open, .. } => open,
         }
     };
 }
@@ -417,6 +436,7 @@ impl FileOp {
         match &mut op {
             FileOp::Write { data, .. } => *data = Pieces::default(),
             FileOp::SetSecurity { descriptor, .. } => *descriptor = Bytes::new(),
+            FileOp::SetEas { eas, .. } => eas.clear(),
             _ => {}
         }
         op
@@ -435,6 +455,7 @@ impl FileOp {
                 | FileOp::CopyChunks { .. }
                 | FileOp::ZeroData { .. }
                 | FileOp::SetSparse { .. }
+                | FileOp::SetEas { .. }
         )
     }
 
@@ -454,6 +475,8 @@ impl FileOp {
                 | FileOp::QuerySecurity { .. }
                 | FileOp::QueryAllocatedRanges { .. }
                 | FileOp::Watch { .. }
+                | FileOp::QueryStreams { .. }
+                | FileOp::QueryEas { .. }
         )
     }
 }
@@ -479,20 +502,24 @@ impl Intent {
     /// Iterates over the keys of the files that it refers to.
     pub fn keys_mut(&mut self) -> impl Iterator<Item = &mut FileKey> {
         let (one, other) = match self.itself_mut() {
-            Intent::Create(create) => (
-                Some(&mut create.directory),
-                create.existing.as_mut().map(|found| &mut found.key),
-            ),
+            Intent::Create(create) => {
+                let base = create.base.as_mut().map(|found| &mut found.key);
+                let existing = create.existing.as_mut().map(|found| &mut found.key);
+                return [Some(&mut create.directory), existing, base]
+                    .into_iter()
+                    .flatten();
+            }
             Intent::Rename {
                 source, replaced, ..
             } => (Some(source), replaced.as_mut()),
-            Intent::Close { metadata } => (Some(&mut metadata.key), None),
+            Intent::Close { metadata, .. } => (Some(&mut metadata.key), None),
             Intent::None
             | Intent::Write { .. }
+            | Intent::RenameStream { .. }
             | Intent::CopyChunks { .. }
             | Intent::Keeping { .. } => (None, None),
         };
-        one.into_iter().chain(other)
+        [one, other, None].into_iter().flatten()
     }
 }
 
@@ -515,8 +542,14 @@ pub enum Intent {
         to: String,
         replaced: Option<FileKey>,
     },
-    /// For `Close` with delete: metadata just before, for the reply.
-    Close { metadata: Metadata },
+    /// For `Rename` of a named stream: its new path, and what it holds, which has both names or neither for a moment.
+    RenameStream { to: String, data: Vec<u8> },
+    /// For `Close` with delete: metadata just before, for the reply. `digest`: of the content of a named stream, which
+    /// has no identity of its own.
+    Close {
+        metadata: Metadata,
+        digest: Option<u64>,
+    },
     /// For `CopyChunks` with overlap in one file: the source bytes of each chunk.
     CopyChunks { source: Vec<Vec<u8>> },
     /// For an operation that changes a file through an open that has stopped the updates of times: the times that it
@@ -569,6 +602,24 @@ pub enum Outcome {
     },
     /// (offset, length) in bytes.
     Ranges(Vec<(u64, u64)>),
+    /// The attributes of the open, and the extended attributes of the file.
+    Eas {
+        metadata: Metadata,
+        eas: Vec<Ea>,
+    },
+    /// The streams of a file, the default one first.
+    Streams(Vec<StreamEntry>),
+}
+
+/// A stream in a list of a file's streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamEntry {
+    /// Its full name, with its type: "::$DATA" for the default stream.
+    pub name: String,
+    /// Length in bytes.
+    pub end_of_file: u64,
+    /// Bytes allocated on disk.
+    pub allocation_size: u64,
 }
 
 /// A file system's sizes.
@@ -586,6 +637,8 @@ pub struct Volume {
     pub serial: u32,
     /// The creation time of the share's directory.
     pub creation_time: FileTime,
+    /// Files may have extended attributes, and named streams in them.
+    pub extended_attributes: bool,
 }
 
 /// A change in a directory, for CHANGE_NOTIFY (MS-FSCC 2.4.42).

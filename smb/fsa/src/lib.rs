@@ -8,6 +8,7 @@
 pub mod access;
 pub mod attributes;
 pub mod caching;
+pub mod ea;
 pub mod file_opens;
 pub mod fileop;
 pub mod lease;
@@ -22,6 +23,7 @@ pub mod pieces;
 pub mod sharing;
 pub mod short_name;
 pub mod status;
+pub mod stream;
 
 pub use fileop::{FileKey, OpenId};
 pub use open::FileOpen;

@@ -1,11 +1,11 @@
 //! Identifies links, the directory entries of a file (MS-FSA 2.1.1.5).
 //!
 //! A link is identified by its file, its directory and its name instead of its path: two shares may overlap, and a
-//! symbolic link is a directory entry of its own.
+//! symbolic link is a directory entry of its own. All streams of a file are opened through its links.
 
 use crate::fileop::FileKey;
 use crate::open::FileOpen;
-use crate::path;
+use crate::{path, stream};
 
 /// A directory entry of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,13 +19,13 @@ pub struct Link {
 }
 
 impl Link {
-    /// Makes the link of the last component of `path` in `directory`.
+    /// Makes the link of the last component of `path`, which may lead to a named stream, in `directory`.
     #[must_use]
     pub fn new(file: FileKey, directory: FileKey, path: &str) -> Link {
         Link {
             file,
             directory,
-            name: path::name(path).to_owned(),
+            name: name(path).to_owned(),
         }
     }
 
@@ -35,11 +35,13 @@ impl Link {
         Link::new(file.key, file.directory, &file.path)
     }
 
-    /// Returns whether this open was made through the link.
+    /// Returns whether this open, of any stream, was made through the link.
     #[must_use]
     pub fn is_of(&self, file: &FileOpen) -> bool {
-        file.key == self.file
-            && file.directory == self.directory
-            && path::name(&file.path) == self.name
+        file.key == self.file && file.directory == self.directory && name(&file.path) == self.name
     }
+}
+
+fn name(path: &str) -> &str {
+    path::name(stream::split(path).0)
 }

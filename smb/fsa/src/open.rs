@@ -51,7 +51,8 @@ pub struct FileOpen {
     pub key: FileKey,
     /// The handle to reopen it with after a restart.
     pub handle: FileHandle,
-    /// Its current path within the share, '/' between components.
+    /// Its current path within the share, '/' between components; a colon and the name of its stream at the end, unless
+    /// that is the default one.
     pub path: String,
     /// The directory that contains the last component of the path.
     pub directory: FileKey,
@@ -63,8 +64,10 @@ pub struct FileOpen {
     pub create_options: u32,
     /// FILE_DELETE_ON_CLOSE was given.
     pub delete_on_close: bool,
-    /// The file is deleted at its last close; one of its opens carries this mark.
+    /// The stream is deleted at its last close, with the default stream the file; one of its opens carries this mark.
     pub delete_pending: bool,
+    /// For an open of a named stream: the file is deleted when none of its streams is open any more.
+    pub file_delete_pending: bool,
     /// FilePositionInformation (MS-FSCC 2.4.35), in bytes.
     pub position: u64,
     /// FileModeInformation, as set (MS-FSCC 2.4.26).
@@ -101,6 +104,7 @@ impl FileOpen {
             create_options: 0,
             delete_on_close: false,
             delete_pending: false,
+            file_delete_pending: false,
             position: 0,
             mode: 0,
             stopped: Times::default(),

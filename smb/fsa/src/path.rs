@@ -7,8 +7,8 @@ const MAX_COMPONENT: usize = 255;
 /// The longest path, in bytes: the operating system's PATH_MAX.
 pub const MAX_PATH: usize = 4096;
 
-/// Parses a name into a path within the share: components joined by '/', "" for the share's root. The name of the main
-/// stream ("::$DATA") is allowed; files have no other streams.
+/// Parses the name of a file, without a stream name, into a path within the share: components joined by '/', "" for the
+/// share's root.
 ///
 /// # Errors
 /// INVALID_PARAMETER for a leading backslash (MS-SMB2 3.3.5.9), OBJECT_PATH_SYNTAX_BAD for "..", OBJECT_NAME_INVALID
@@ -20,15 +20,6 @@ pub fn parse(name: &str) -> Result<String, NtStatus> {
     if name.starts_with('\\') {
         return Err(NtStatus::INVALID_PARAMETER);
     }
-    let main = "::$DATA";
-    let name = match name
-        .len()
-        .checked_sub(main.len())
-        .map(|at| name.split_at_checked(at))
-    {
-        Some(Some((file, stream))) if stream.eq_ignore_ascii_case(main) => file,
-        _ => name,
-    };
     let name = name.strip_suffix('\\').unwrap_or(name);
     if name.len() > MAX_PATH {
         return Err(NtStatus::OBJECT_NAME_INVALID);

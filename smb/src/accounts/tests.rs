@@ -97,6 +97,7 @@ fn intent() -> impl Strategy<Value = Intent> {
             path,
             directory: key,
             existing: Some(metadata(key)),
+            base: None,
             maximal_access: u32::MAX,
         }),
         2 => Intent::Write { offset: u64::MAX },
@@ -109,6 +110,7 @@ fn intent() -> impl Strategy<Value = Intent> {
         },
         4 => Intent::Close {
             metadata: metadata(key),
+            digest: Some(u64::MAX),
         },
         _ => Intent::CopyChunks {
             source: more.into_iter().map(String::into_bytes).collect(),

@@ -11,7 +11,6 @@ use crate::wire::{Response, change_notify, pad, utf16};
 use bytes::{BufMut, Bytes};
 use outlast_fsa::access;
 use outlast_fsa::fileop::{FileOp, Outcome};
-use outlast_fsa::link::Link;
 use outlast_fsa::open::{Notice, Watch};
 use outlast_fsa::status::NtStatus;
 
@@ -34,7 +33,7 @@ pub fn start(
     }
     let id = open.id;
     // MS-FSA 2.1.5.11: no request waits for changes in a delete-pending directory.
-    if delete_pending::is_set(ctx, &Link::of(file)) {
+    if delete_pending::is_set_on(ctx, file) {
         return Err(NtStatus::DELETE_PENDING);
     }
     let Some(watch) = &file.watch else {

@@ -1,6 +1,6 @@
 //! Handles CLOSE (MS-SMB2 3.3.5.10)and every other end of an open: LOGOFF, TREE_DISCONNECT, the end of its connection.
 
-use super::delete_pending;
+use super::delete_pending::{self, Marked};
 use super::{Handled, Reply, Request};
 use crate::caching;
 use crate::context::Context;
@@ -13,8 +13,8 @@ use outlast_fsa::access;
 use outlast_fsa::fileop::{
     Change, ChangeKind, DeleteTarget, FileOp, Intent, Metadata, OpenId, Outcome,
 };
-use outlast_fsa::link::Link;
 use outlast_fsa::status::NtStatus;
+use outlast_fsa::stream;
 
 /// Starts the command, as [`super::start`].
 ///
@@ -72,14 +72,22 @@ fn reply(metadata: Option<Metadata>) -> Reply {
 /// Returns the operation that closes this open; `None` for a pipe, which needs none.
 fn operation(ctx: &Context<'_>, id: OpenId) -> Option<FileOp> {
     let file = ctx.file_of(id)?;
-    // MS-FSA 2.1.5.5: the close of a link's last open deletes it. The last open has the mark, because every earlier
-    // close passes it on.
-    let marked = file.delete_on_close || file.delete_pending;
-    let is_last = delete_pending::other_open(ctx, &Link::of(file), id).is_none();
+    // MS-FSA 2.1.5.5: the close of a link's last open deletes it, and the close of a named stream's last open the
+    // stream. The last open has the mark, because every earlier close passes it on.
+    let is_deleted = |marked: Marked| {
+        marked.is_held(file, true) && delete_pending::other_open(ctx, marked, file, id).is_none()
+    };
+    let path = if is_deleted(Marked::Link) {
+        Some(stream::split(&file.path).0)
+    } else if is_deleted(Marked::Stream) {
+        Some(file.path.as_str())
+    } else {
+        None
+    };
     Some(FileOp::Close {
         open: id,
-        delete: (marked && is_last).then(|| DeleteTarget {
-            path: file.path.clone(),
+        delete: path.map(|path| DeleteTarget {
+            path: path.to_owned(),
             key: file.key,
         }),
     })
@@ -144,17 +152,20 @@ pub(crate) fn closed(ctx: &mut Context<'_>, op: &FileOp, outcome: &Result<Outcom
     let Target::File(file) = &open.target else {
         return;
     };
-    let (link, is_dir) = (Link::of(file), file.is_dir);
+    let is_dir = file.is_dir;
     let (directory, spared) = (file.directory, caching::parent_lease(file));
     let may_have_written = !is_dir && open.granted_access & access::WRITES != 0;
     let lease = file.lease.map(|lease| lease.id);
-    let carries = file.delete_on_close || file.delete_pending;
+    let heir = |marked: Marked| {
+        let other = || delete_pending::other_open(ctx, marked, file, *id);
+        marked.is_held(file, true).then(other).flatten()
+    };
+    let heirs = [Marked::Link, Marked::Stream].map(|marked| (marked, heir(marked)));
     ctx.emit(Record::Closed { open: *id });
-    if carries
-        && delete.is_none()
-        && let Some((conn, heir)) = delete_pending::other_open(ctx, &link, *id)
-    {
-        delete_pending::set(ctx, conn, heir, lease);
+    for (marked, heir) in heirs {
+        if let Some(heir) = heir {
+            delete_pending::pass_on(ctx, marked, heir, lease);
+        }
     }
     match (delete, outcome) {
         (Some(target), Ok(_)) => ctx.publish(&Change {

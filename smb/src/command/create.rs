@@ -6,10 +6,12 @@ use crate::caching::{self, WantedLease};
 use crate::config::Oplocks;
 use crate::context::Context;
 use crate::held::Held;
+use crate::info::ea;
 use crate::record::Record;
 use crate::rpc::Pipe;
 use crate::size;
 use crate::state::{Open, Resource, Target, Wait};
+use crate::streams;
 use crate::wire::create::{self, LeaseContext, ResponseContext, context, oplock_level, options};
 use crate::wire::negotiate::capabilities;
 use crate::wire::{Dialect, FileId, Malformed, Response};
@@ -20,12 +22,11 @@ use outlast_fsa::fileop::{
     Metadata, OpenId, Outcome,
 };
 use outlast_fsa::lease::{Lease, LeaseId, Version};
-use outlast_fsa::link::Link;
 use outlast_fsa::open::FileOpen;
 use outlast_fsa::oplock::OplockLevel;
-use outlast_fsa::path;
 use outlast_fsa::sharing::{Sharing, share_access};
 use outlast_fsa::status::NtStatus;
+use outlast_fsa::stream::{self, Kind, Named, StreamKey};
 use outlast_fsa::{access, attributes};
 
 /// The bits of CreateOptions that are not options (MS-SMB2 2.2.13).
@@ -66,8 +67,10 @@ pub fn start(
             u64::from_le_bytes(bytes)
         }
     };
+    let eas = body.context(context::EA_BUFFER).map(|data| ea::parse(data));
     wanted_lease(ctx, body)?;
-    let path = path::parse(&body.name)?;
+    let named = stream::parse(&body.name)?;
+    let (must_be_dir, must_be_file) = kind(body, &named)?;
     let asked = access::expand(body.desired_access);
     let delete_on_close = has(body, options::DELETE_ON_CLOSE);
     let open = match request.drawn {
@@ -76,10 +79,10 @@ pub fn start(
     };
     Ok(Handled::Op(FileOp::Create(CreateOp {
         open,
-        path,
+        path: named.path,
         disposition: body.create_disposition,
-        must_be_dir: has(body, options::DIRECTORY_FILE),
-        must_be_file: has(body, options::NON_DIRECTORY_FILE),
+        must_be_dir,
+        must_be_file,
         open_reparse: has(body, options::OPEN_REPARSE_POINT),
         read_data: asked & access::READS != 0,
         write_data: asked & access::WRITES != 0,
@@ -87,7 +90,23 @@ pub fn start(
         maximum_allowed: asked & access::MAXIMUM_ALLOWED != 0,
         attributes: body.file_attributes & !attributes::NORMAL,
         allocation_size,
+        eas: eas.transpose()?.unwrap_or_default(),
     })))
+}
+
+/// MS-FSA 2.1.5.1: returns whether the name or the options require a directory, and whether they require a file.
+fn kind(body: &create::Request, named: &Named) -> Result<(bool, bool), NtStatus> {
+    let directory = has(body, options::DIRECTORY_FILE);
+    let file = has(body, options::NON_DIRECTORY_FILE);
+    let is_stream = stream::split(&named.path).1.is_some();
+    match named.kind {
+        Some(Kind::Directory) if file => Err(NtStatus::FILE_IS_A_DIRECTORY),
+        Some(Kind::Directory) => Ok((true, false)),
+        Some(Kind::Data) if directory => Err(NtStatus::NOT_A_DIRECTORY),
+        None if is_stream && directory => Err(NtStatus::NOT_A_DIRECTORY),
+        Some(Kind::Data) => Ok((false, true)),
+        None => Ok((directory, file)),
+    }
 }
 
 fn make_room(ctx: &Context<'_>, body: &create::Request) -> Result<(), NtStatus> {
@@ -185,13 +204,12 @@ fn validate(body: &create::Request) -> Result<(), NtStatus> {
     if body.context(context::TIMEWARP_TOKEN).is_some() {
         return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
     }
-    if body
-        .context(context::EA_BUFFER)
-        .is_some_and(|data| !data.is_empty())
-    {
-        return Err(NtStatus::EAS_NOT_SUPPORTED);
-    }
     Ok(())
+}
+
+/// Returns the file that was found: for a named stream, that with the stream.
+fn file(found: &CreateIntent) -> Option<&Metadata> {
+    found.base.as_ref().or(found.existing.as_ref())
 }
 
 /// Returns GrantedAccess, and the access for the checks of share modes and oplocks (an overwrite counts as a write).
@@ -204,10 +222,8 @@ fn granted(
     if read_only_share {
         maximal &= !access::CHANGING;
     }
-    let is_read_only = found
-        .existing
-        .as_ref()
-        .is_some_and(|file| file.attributes & attributes::READONLY != 0 && !file.is_dir);
+    let is_read_only =
+        file(found).is_some_and(|file| file.attributes & attributes::READONLY != 0 && !file.is_dir);
     if is_read_only {
         // MS-FSA 2.1.5.1.2.1.
         maximal &= !(access::WRITE_DATA | access::APPEND_DATA | access::DELETE_CHILD);
@@ -260,7 +276,7 @@ pub(crate) fn admit(
 ) -> Result<Option<Wait>, NtStatus> {
     let (_, judged) = granted(body, is_read_only(ctx, actor), found)?;
     let lease = wanted_lease(ctx, body)?.map(|lease| lease.id);
-    let key = found.existing.as_ref().map(|existing| existing.key);
+    let key = file(found).map(|file| StreamKey::new(file.key, &found.path));
     let leased = lease.and_then(|lease| ctx.smb.leased_file(lease));
     // 3.3.5.9.8: a LeaseKey belongs to one file.
     if leased.is_some() && leased != key {
@@ -270,19 +286,29 @@ pub(crate) fn admit(
         return Ok(None);
     };
     // MS-FSA 2.1.5.1.2.
-    if delete_pending::is_set(ctx, &Link::new(key, found.directory, &found.path)) {
+    if delete_pending::is_set(ctx, key.file, found.directory, &found.path) {
         return Err(NtStatus::DELETE_PENDING);
     }
     let sharing = Sharing::of(judged, body.share_access);
+    // MS-FSA 2.1.5.1.2.2: the deletion and the overwriting of a file delete its named streams.
+    let deletes = judged & access::DELETE != 0 || overwrites(op.disposition);
+    let kept = match deletes && key.stream.is_default() {
+        true => streams::excluding_deletion(ctx, key.file),
+        false => Vec::new(),
+    };
     let opening = Opening {
-        violates_sharing: ctx.smb.files.opens(key).exclude(sharing),
+        violates_sharing: ctx.smb.files.opens(key).exclude(sharing) || !kept.is_empty(),
         overwrites: overwrites(op.disposition),
         has_waited,
     };
     if !access::only_looks(judged) {
         let looks = access::looks_beside_leases(judged);
-        if caching::break_for_open(ctx, key, lease, looks, opening) {
-            return Ok(Some(Wait::Break(key)));
+        let mut waits = false;
+        for key in kept.into_iter().chain([key]) {
+            waits |= caching::break_for_open(ctx, key, lease, looks, opening);
+        }
+        if waits {
+            return Ok(Some(Wait::Break(key.file)));
         }
     }
     match opening.violates_sharing {
@@ -321,7 +347,8 @@ pub fn finish(
         false => wanted_oplock(body),
     };
     let looks = created.action == CreateAction::Opened && access::only_looks(granted_access);
-    let oplock = caching::grant_oplock(ctx, metadata.key, looks, oplock);
+    let key = StreamKey::new(metadata.key, &created.path);
+    let oplock = caching::grant_oplock(ctx, key, looks, oplock);
     let wanted = wanted_lease(ctx, body)?;
     if created.action != CreateAction::Opened {
         let parent = wanted.and_then(|lease| lease.version.parent(lease.id.client));
@@ -331,7 +358,7 @@ pub fn finish(
         true => wanted.and_then(|lease| of_directory(ctx, lease)),
         false => wanted,
     };
-    let lease = lease.and_then(|lease| caching::grant_lease(ctx, metadata.key, lease));
+    let lease = lease.and_then(|lease| caching::grant_lease(ctx, key, lease));
     let mut response = response(body, op.open, oplock, &created, found.maximal_access);
     if let Some(lease) = &lease {
         response.oplock_level = oplock_level::LEASE;
@@ -424,6 +451,7 @@ fn reconnected(body: &create::Request, open: &Open, metadata: Metadata) -> Reply
         metadata,
         handle: FileHandle::default(),
         path: String::new(),
+        made_file: false,
     };
     let is_replay = body.context(context::DURABLE_HANDLE_REQUEST_V2).is_some();
     // A replay that asks for a lower oplock than its CREATE did is answered with that one, as by Windows.

@@ -329,8 +329,8 @@ fn may_reconnect(
 }
 
 fn is_named(body: &create::Request, file: &FileOpen) -> bool {
-    let path = outlast_fsa::path::parse(&body.name);
-    path.is_ok_and(|path| outlast_fsa::pattern::same_name(&path, &file.path))
+    let named = outlast_fsa::stream::parse(&body.name);
+    named.is_ok_and(|named| outlast_fsa::pattern::same_name(&named.path, &file.path))
 }
 
 /// Moves the open to the connection of this request, if it is not already there, and returns it.

@@ -9,11 +9,12 @@ use crate::wire::lock::{self, Element, flags};
 use crate::wire::{Dialect, Response};
 use crate::{caching, size};
 use outlast_fsa::access;
-use outlast_fsa::fileop::{FileKey, OpenId};
+use outlast_fsa::fileop::OpenId;
 use outlast_fsa::locks;
 use outlast_fsa::locks::Lock;
 use outlast_fsa::open::FileOpen;
 use outlast_fsa::status::NtStatus;
+use outlast_fsa::stream::StreamKey;
 
 /// Buckets of LockSequenceIndex (2.2.26).
 const BUCKETS: std::ops::RangeInclusive<u32> = 1..=64;
@@ -35,7 +36,7 @@ pub fn start(
     if open.granted_access & (access::READ_DATA | access::WRITE_DATA) == 0 {
         return Err(NtStatus::ACCESS_DENIED);
     }
-    let (id, key) = (open.id, file.key);
+    let (id, key) = (open.id, StreamKey::of(file));
     if is_replay(ctx, file, body) {
         return Ok(locked());
     }
@@ -98,7 +99,7 @@ fn unlock(ctx: &mut Context<'_>, open: OpenId, body: &lock::Request) -> Result<H
 fn lock(
     ctx: &mut Context<'_>,
     open: OpenId,
-    key: FileKey,
+    key: StreamKey,
     body: &lock::Request,
 ) -> Result<Handled, NtStatus> {
     let mut wanted: Vec<Lock> = Vec::with_capacity(body.locks.len());
@@ -142,7 +143,7 @@ fn lock(
                 .iter()
                 .all(|e| e.flags & flags::FAIL_IMMEDIATELY == 0);
             return match waits {
-                true => Ok(Handled::Wait(Wait::Lock(key))),
+                true => Ok(Handled::Wait(Wait::Lock(key.file))),
                 false => Err(NtStatus::LOCK_NOT_GRANTED),
             };
         }

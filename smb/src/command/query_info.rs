@@ -3,14 +3,14 @@
 use super::delete_pending;
 use super::{Handled, Reply, Request};
 use crate::context::Context;
-use crate::info::{Answer, access, file, volume};
+use crate::info::{Answer, access, ea, file, streams, volume};
 use crate::state::{Resource, Target};
 use crate::wire::create::options;
 use crate::wire::query_info::{self, info_type};
 use crate::wire::{self, Dialect, error};
 use bytes::Bytes;
-use outlast_fsa::fileop::{FileOp, Outcome};
-use outlast_fsa::link::Link;
+use outlast_fsa::ea::Ea;
+use outlast_fsa::fileop::{FileOp, Metadata, Outcome};
 use outlast_fsa::status::NtStatus;
 
 #[cfg(test)]
@@ -55,7 +55,15 @@ pub fn start(
                 return Err(NtStatus::NOT_SUPPORTED);
             }
             access::require(granted, level.needed_access())?;
-            Ok(Handled::Op(FileOp::Stat { open: id }))
+            Ok(Handled::Op(match level {
+                file::Level::Stream => FileOp::QueryStreams { open: id },
+                file::Level::FullEa => {
+                    ea::parse_names(&body.input)?;
+                    FileOp::QueryEas { open: id }
+                }
+                file::Level::Ea | file::Level::All => FileOp::QueryEas { open: id },
+                _ => FileOp::Stat { open: id },
+            }))
         }
         (Target::File(_), info_type::FILESYSTEM) => {
             volume::Level::from_class(body.file_info_class)?;
@@ -87,19 +95,9 @@ pub fn finish(
 ) -> Result<Handled, NtStatus> {
     let limit = body.output_buffer_length as usize;
     match outcome? {
-        Outcome::Metadata(metadata) => {
-            let (open, opened) = ctx.file(request, body.file_id)?;
-            let view = file::View {
-                metadata: &metadata,
-                path: &opened.path,
-                granted_access: open.granted_access,
-                mode: mode(opened.mode, opened.create_options, opened.delete_on_close),
-                delete_pending: delete_pending::is_set(ctx, &Link::of(opened)),
-                position: opened.position,
-            };
-            let level = file::Level::from_class(body.file_info_class)?;
-            file::encode(level, &view, limit).map(reply)
-        }
+        Outcome::Metadata(metadata) => described(ctx, request, body, &metadata, &[]),
+        Outcome::Eas { metadata, eas } => described(ctx, request, body, &metadata, &eas),
+        Outcome::Streams(entries) => streams::encode(&entries, limit).map(reply),
         Outcome::Volume(figures) => {
             let Resource::Disk(share) = ctx.tree(request)?.resource else {
                 return Err(NtStatus::INVALID_DEVICE_REQUEST);
@@ -114,6 +112,38 @@ pub fn finish(
         Outcome::Data(descriptor) => Ok(security(ctx, descriptor, limit)),
         _ => Err(NtStatus::INTERNAL_ERROR),
     }
+}
+
+/// Answers with what the file system says of the file, and with the state of its open.
+fn described(
+    ctx: &Context<'_>,
+    request: &Request,
+    body: &query_info::Request,
+    metadata: &Metadata,
+    eas: &[Ea],
+) -> Result<Handled, NtStatus> {
+    /// SL_RETURN_SINGLE_ENTRY (MS-SMB2 2.2.37).
+    const SINGLE_ENTRY: u32 = 2;
+    let limit = body.output_buffer_length as usize;
+    let level = file::Level::from_class(body.file_info_class)?;
+    if level == file::Level::FullEa {
+        let mut eas = ea::select(eas.to_vec(), &ea::parse_names(&body.input)?);
+        if body.flags & SINGLE_ENTRY != 0 {
+            eas.truncate(1);
+        }
+        return ea::encode(&eas, limit).map(reply);
+    }
+    let (open, opened) = ctx.file(request, body.file_id)?;
+    let view = file::View {
+        metadata,
+        path: &opened.path,
+        granted_access: open.granted_access,
+        mode: mode(opened.mode, opened.create_options, opened.delete_on_close),
+        delete_pending: delete_pending::is_set_on(ctx, opened),
+        position: opened.position,
+        ea_size: ea::size(eas),
+    };
+    file::encode(level, &view, limit).map(reply)
 }
 
 fn reply(answer: Answer) -> Handled {

@@ -11,9 +11,8 @@ use crate::wire;
 use crate::wire::query_info::info_type;
 use crate::wire::set_info;
 use outlast_fsa::fileop::{FileOp, OpenId, Outcome, SetBasic};
-use outlast_fsa::link::Link;
-use outlast_fsa::path;
 use outlast_fsa::status::NtStatus;
+use outlast_fsa::{path, stream};
 
 #[cfg(test)]
 mod tests;
@@ -69,10 +68,13 @@ fn set_file(
 ) -> Result<Handled, NtStatus> {
     let (open, file) = ctx.file(request, body.file_id)?;
     let id = open.id;
+    let is_stream = stream::split(&file.path).1.is_some();
     access::require(open.granted_access, set.needed_access())?;
     set.check_kind(file.is_dir)?;
     Ok(Handled::Op(match set {
         SetFile::Basic(basic) => FileOp::SetBasic { open: id, basic },
+        SetFile::FullEa(eas) if eas.is_empty() => return Ok(done()),
+        SetFile::FullEa(eas) => FileOp::SetEas { open: id, eas },
         SetFile::EndOfFile(end_of_file) => FileOp::SetEndOfFile {
             open: id,
             end_of_file,
@@ -82,7 +84,10 @@ fn set_file(
             allocation_size,
         },
         SetFile::Rename { replace, target } => {
-            let to = destination(&target, &file.path)?;
+            let to = match is_stream {
+                true => stream::parse_target(&target, &file.path)?,
+                false => destination(&target, &file.path)?,
+            };
             if to == file.path {
                 return Ok(done());
             }
@@ -93,6 +98,8 @@ fn set_file(
                 replace,
             }
         }
+        // MS-FSA 2.1.5.15.6: a link is one of the file, and so is the name of its parts.
+        SetFile::Link { .. } if is_stream => return Err(NtStatus::INVALID_PARAMETER),
         SetFile::Link { replace, target } => FileOp::Link {
             open: id,
             to: destination(&target, &file.path)?,
@@ -105,8 +112,8 @@ fn set_file(
             path: file.path.clone(),
         },
         SetFile::Disposition(false) => {
-            let link = Link::of(file);
-            delete_pending::clear(ctx, &link);
+            let file = file.clone();
+            delete_pending::clear(ctx, &file);
             return Ok(done());
         }
         SetFile::Position(position) => {

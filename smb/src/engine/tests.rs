@@ -8,12 +8,14 @@ mod copies;
 mod directory_leases;
 mod disk;
 mod durable;
+mod ea;
 mod files;
 mod greed;
 mod leases;
 mod order;
 mod readmission;
 mod resilient;
+mod streams;
 mod waiting;
 mod world;
 

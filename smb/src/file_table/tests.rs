@@ -16,6 +16,7 @@ use outlast_fsa::open::FileOpen;
 use outlast_fsa::oplock::{Breaking, OplockLevel};
 use outlast_fsa::sharing::Sharing;
 use outlast_fsa::sharing::share_access;
+use outlast_fsa::stream::StreamKey;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,6 +24,8 @@ use std::time::Duration;
 
 const CONNECTIONS: std::ops::RangeInclusive<ConnId> = 1..=3;
 const FILES: std::ops::Range<u64> = 0..3;
+/// The default stream, and two named ones.
+const PATHS: [&str; 3] = ["file", "file:s", "file:t"];
 const LEVELS: [OplockLevel; 4] = [
     OplockLevel::None,
     OplockLevel::LevelII,
@@ -58,37 +61,40 @@ fn level() -> impl Strategy<Value = OplockLevel> {
 }
 
 fn open(id: OpenId) -> impl Strategy<Value = Record> {
-    let makes = (FILES, rights(), 0u32..8, level(), any::<bool>());
-    makes.prop_map(move |(ino, granted_access, share, oplock, is_durable)| {
-        let file = FileOpen {
-            share_access: share,
-            oplock,
-            ..FileOpen::new(key(ino), "file".into(), false)
-        };
-        Record::Opened(Box::new(Open {
-            id,
-            session: 1,
-            tree: u32::from(id.is_multiple_of(2)),
-            actor: Actor {
-                share: 0,
-                user: None,
-            },
-            granted_access,
-            target: Target::File(file),
-            channel_sequence: 0,
-            closing: None,
-            durable: is_durable.then_some(Durable {
-                survival: Survival::Durable,
-                timeout: Duration::from_secs(60),
-                holding: Holding::Connected,
-            }),
-            create: Some(CreateId {
-                guid: [id as u8 % 3; 16],
-                action: CreateAction::Opened,
-                is_replay_eligible: true,
-            }),
-        }))
-    })
+    let path = proptest::sample::select(PATHS.to_vec());
+    let makes = (FILES, path, rights(), 0u32..8, level(), any::<bool>());
+    makes.prop_map(
+        move |(ino, path, granted_access, share, oplock, is_durable)| {
+            let file = FileOpen {
+                share_access: share,
+                oplock,
+                ..FileOpen::new(key(ino), path.into(), false)
+            };
+            Record::Opened(Box::new(Open {
+                id,
+                session: 1,
+                tree: u32::from(id.is_multiple_of(2)),
+                actor: Actor {
+                    share: 0,
+                    user: None,
+                },
+                granted_access,
+                target: Target::File(file),
+                channel_sequence: 0,
+                closing: None,
+                durable: is_durable.then_some(Durable {
+                    survival: Survival::Durable,
+                    timeout: Duration::from_secs(60),
+                    holding: Holding::Connected,
+                }),
+                create: Some(CreateId {
+                    guid: [id as u8 % 3; 16],
+                    action: CreateAction::Opened,
+                    is_replay_eligible: true,
+                }),
+            }))
+        },
+    )
 }
 
 fn lease(key: u8, breaks: bool) -> Lease {
@@ -121,6 +127,12 @@ fn about(open: OpenId) -> impl Strategy<Value = Record> {
         2 => (0u64..2).prop_map(move |at| Record::Locked { open, locks: vec![lock(at)] }),
         2 => (0u64..2).prop_map(move |offset| Record::Unlocked { open, offset, length: 1 }),
         2 => any::<bool>().prop_map(move |on| Record::DeletePending { open, on }),
+        1 => any::<bool>().prop_map(move |on| Record::FileDeletePending { open, on }),
+        1 => proptest::sample::select(PATHS.to_vec()).prop_map(move |path| Record::Moved {
+            open,
+            path: path.into(),
+            directory: FileKey::default(),
+        }),
         2 => (0u8..3, any::<bool>()).prop_map(move |(key, breaks)| Record::Lease {
             open,
             lease: lease(key, breaks),
@@ -198,14 +210,14 @@ fn happening() -> impl Strategy<Value = (ConnId, Record)> {
     prop_oneof![40 => one, 5 => (CONNECTIONS, waiting()), 1 => (CONNECTIONS, all)]
 }
 
-/// Every open of a file, found by a scan of all opens.
-fn scan(smb: &Smb, key: FileKey) -> Vec<(ConnId, &Open, &FileOpen)> {
+/// Every open of a stream, found by a scan of all opens.
+fn scan(smb: &Smb, key: StreamKey) -> Vec<(ConnId, &Open, &FileOpen)> {
     let all = smb.connections.iter().flat_map(|(conn, connection)| {
         let opens = connection.opens.values();
         opens.map(move |open| (*conn, open))
     });
     all.filter_map(|(conn, open)| match &open.target {
-        Target::File(file) if file.key == key => Some((conn, open, file)),
+        Target::File(file) if StreamKey::of(file) == key => Some((conn, open, file)),
         _ => None,
     })
     .collect()
@@ -232,6 +244,16 @@ fn check(smb: &Smb, wanted: (u32, u32)) {
     }
     assert_eq!(smb.files, anew);
     for key in FILES.map(key) {
+        let streams = PATHS.map(|path| StreamKey::new(key, path));
+        let mut found: Vec<_> = streams.iter().flat_map(|key| scan(smb, *key)).collect();
+        found.sort_by_key(|(conn, open, _)| (*conn, open.id));
+        let mut known: Vec<_> = smb.files.opens_of_file(key).collect();
+        known.sort_unstable();
+        let found = found.iter().map(|(conn, open, _)| (*conn, open.id));
+        assert!(known.into_iter().eq(found));
+    }
+    let streams = FILES.flat_map(|ino| PATHS.map(|path| StreamKey::new(key(ino), path)));
+    for key in streams {
         let (found, known) = (scan(smb, key), smb.files.opens(key));
         let which = |which: &dyn Fn(&FileOpen) -> bool| -> Vec<(ConnId, OpenId)> {
             let those = found.iter().filter(|(.., file)| which(file));
@@ -245,7 +267,7 @@ fn check(smb: &Smb, wanted: (u32, u32)) {
         }
         let highest = found.iter().map(|(.., file)| file.oplock).max();
         assert_eq!(known.highest_oplock(), highest.unwrap_or_default());
-        let pending = which(&|file| file.delete_pending);
+        let pending = which(&|file| file.delete_pending || file.file_delete_pending);
         assert!(known.delete_pending().eq(pending));
         let locking = which(&|file| !file.locks.is_empty());
         assert!(known.locking().eq(locking));

@@ -6,7 +6,7 @@ use bytes::BufMut;
 use outlast_fsa::fileop::Metadata;
 use outlast_fsa::short_name::short_name;
 use outlast_fsa::status::NtStatus;
-use outlast_fsa::{access, attributes};
+use outlast_fsa::{access, attributes, path, stream};
 
 #[cfg(test)]
 mod tests;
@@ -114,6 +114,8 @@ pub struct View<'a> {
     pub delete_pending: bool,
     /// Open.CurrentByteOffset in bytes.
     pub position: u64,
+    /// EaSize, for the classes that have it.
+    pub ea_size: u32,
 }
 
 /// Encodes `level` of a file, cut to `limit` bytes.
@@ -127,7 +129,7 @@ pub fn encode(level: Level, view: &View<'_>, limit: usize) -> Result<Answer, NtS
         Level::Basic => put_basic(&mut out, m),
         Level::Standard => put_standard(&mut out, view),
         Level::Internal => out.put_u64_le(m.key.ino),
-        Level::Ea => out.put_u32_le(0),
+        Level::Ea => out.put_u32_le(view.ea_size),
         Level::Access => out.put_u32_le(view.granted_access),
         Level::Position => out.put_u64_le(view.position),
         Level::Mode => out.put_u32_le(view.mode),
@@ -171,7 +173,7 @@ pub fn encode(level: Level, view: &View<'_>, limit: usize) -> Result<Answer, NtS
             put_basic(&mut out, m);
             put_standard(&mut out, view);
             out.put_u64_le(m.key.ino);
-            out.put_u32_le(0); // EaSize
+            out.put_u32_le(view.ea_size);
             out.put_u32_le(view.granted_access);
             out.put_u64_le(view.position);
             out.put_u32_le(view.mode);
@@ -179,39 +181,17 @@ pub fn encode(level: Level, view: &View<'_>, limit: usize) -> Result<Answer, NtS
             put_name(&mut out, &client_path(view.path));
             return Answer::cut(out, 100, limit);
         }
-        Level::Stream => {
-            if m.is_dir {
-                return Ok(Answer {
-                    bytes: out,
-                    overflow: false,
-                });
-            }
-            let name = "::$DATA";
-            out.put_u32_le(0); // NextEntryOffset
-            out.put_u32_le(utf16_len(name));
-            out.put_u64_le(m.end_of_file);
-            out.put_u64_le(m.allocation_size);
-            utf16::push(name, &mut out);
-            // MS-FSA 2.1.5.12.29: stream entries are never cut.
-            return if limit < 24 {
-                Err(NtStatus::INFO_LENGTH_MISMATCH)
-            } else if out.len() > limit {
-                Err(NtStatus::BUFFER_OVERFLOW)
-            } else {
-                Answer::fixed(out, limit)
-            };
-        }
         Level::AlternateName => {
             // MS-FSA 2.1.5.12.5: the share's root has no alternate name.
-            let name = view.path.rsplit('/').next().unwrap_or_default();
+            let name = path::name(stream::split(view.path).0);
             if name.is_empty() {
                 return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
             }
             put_name(&mut out, &short_name(name));
             return Answer::cut(out, 4, limit);
         }
-        // Extended attributes are not supported (MS-FSA 2.1.5.12.16).
-        Level::FullEa => return Err(NtStatus::NO_EAS_ON_FILE),
+        // `super::streams` and `super::ea` encode these lists.
+        Level::Stream | Level::FullEa => return Err(NtStatus::INTERNAL_ERROR),
         // MS-FSCC 2.4.37 to 2.4.39: only for pipes.
         Level::Pipe | Level::PipeLocal | Level::PipeRemote => {
             return Err(NtStatus::INVALID_PARAMETER);

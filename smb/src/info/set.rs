@@ -1,7 +1,9 @@
 //! Parses file information classes of SET_INFO (MS-FSCC 2.4, MS-SMB2 2.2.39, 3.3.5.21.1).
 
+use super::ea;
 use crate::wire::{Malformed, utf16};
 use bytes::Buf;
+use outlast_fsa::ea::Ea;
 use outlast_fsa::fileop::{SetBasic, Times};
 use outlast_fsa::status::NtStatus;
 use outlast_fsa::{access, attributes};
@@ -34,6 +36,8 @@ pub enum SetFile {
     },
     /// FileDispositionInformation: DeletePending.
     Disposition(bool),
+    /// FileFullEaInformation.
+    FullEa(Vec<Ea>),
     /// FilePositionInformation: CurrentByteOffset.
     Position(u64),
     /// FileModeInformation.
@@ -56,7 +60,7 @@ impl SetFile {
     ///
     /// # Errors
     /// `INFO_LENGTH_MISMATCH` if it is too short, `INVALID_PARAMETER` for invalid values, `INVALID_INFO_CLASS` and
-    /// `NOT_SUPPORTED` for other classes, `EAS_NOT_SUPPORTED` for extended attributes.
+    /// `NOT_SUPPORTED` for other classes; those of [`ea::parse`].
     pub fn parse(class: u8, buffer: &[u8]) -> Result<SetFile, NtStatus> {
         match class {
             4 => parse_basic(buffer).map(SetFile::Basic),
@@ -64,7 +68,7 @@ impl SetFile {
             11 => parse_target(buffer).map(|(replace, target)| SetFile::Link { replace, target }),
             13 => Ok(SetFile::Disposition(u8_at_start(buffer)? != 0)),
             14 => parse_size(buffer).map(SetFile::Position),
-            15 => Err(NtStatus::EAS_NOT_SUPPORTED),
+            15 => ea::parse(buffer).map(SetFile::FullEa),
             16 => {
                 // FILE_WRITE_THROUGH, FILE_SEQUENTIAL_ONLY, FILE_NO_INTERMEDIATE_BUFFERING, FILE_SYNCHRONOUS_IO_ALERT
                 // and _NONALERT, of which the last two exclude each other and affect only the client (MS-FSA
@@ -101,6 +105,7 @@ impl SetFile {
         match self {
             SetFile::Basic(_) | SetFile::Pipe { .. } => access::WRITE_ATTRIBUTES,
             SetFile::Rename { .. } | SetFile::Disposition(_) => access::DELETE,
+            SetFile::FullEa(_) => access::WRITE_EA,
             SetFile::Allocation(_) | SetFile::EndOfFile(_) => access::WRITE_DATA,
             SetFile::Link { .. } | SetFile::Position(_) | SetFile::Mode(_) => 0,
         }

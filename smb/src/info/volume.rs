@@ -22,8 +22,10 @@ const FILE_CASE_PRESERVED_NAMES: u32 = 0x0000_0002;
 const FILE_UNICODE_ON_DISK: u32 = 0x0000_0004;
 const FILE_PERSISTENT_ACLS: u32 = 0x0000_0008;
 const FILE_SUPPORTS_SPARSE_FILES: u32 = 0x0000_0040;
+const FILE_NAMED_STREAMS: u32 = 0x0004_0000;
 const FILE_READ_ONLY_VOLUME: u32 = 0x0008_0000;
 const FILE_SUPPORTS_HARD_LINKS: u32 = 0x0040_0000;
+const FILE_SUPPORTS_EXTENDED_ATTRIBUTES: u32 = 0x0080_0000;
 
 /// A file system information class that can be queried (MS-SMB2 2.2.37).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +107,11 @@ pub fn encode(
             // Clients infer features from this name; Samba reports the same.
             let name = "NTFS";
             let read_only_volume = if read_only { FILE_READ_ONLY_VOLUME } else { 0 };
-            out.put_u32_le(ATTRIBUTES | read_only_volume);
+            let streams = match volume.extended_attributes {
+                true => FILE_NAMED_STREAMS | FILE_SUPPORTS_EXTENDED_ATTRIBUTES,
+                false => 0,
+            };
+            out.put_u32_le(ATTRIBUTES | read_only_volume | streams);
             out.put_u32_le(255); // MaximumComponentNameLength
             out.put_u32_le(utf16_len(name));
             utf16::push(name, &mut out);

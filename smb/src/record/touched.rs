@@ -87,6 +87,7 @@ impl Record {
             | Record::LockSequence { open, .. }
             | Record::Moved { open, .. }
             | Record::DeletePending { open, .. }
+            | Record::FileDeletePending { open, .. }
             | Record::Cursor { open, .. }
             | Record::Watch { open, .. }
             | Record::Noticed { open, .. }

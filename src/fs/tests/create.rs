@@ -63,7 +63,7 @@ fn missing_parent_and_file_as_parent() {
                 "{path}"
             );
         }
-        for path in ["..", "a/../b", "/etc", "a//b", "x:stream", "."] {
+        for path in ["..", "a/../b", "/etc", "a//b", "."] {
             let op = b.op(path, Disposition::OpenIf);
             assert_eq!(
                 b.create(op).err(),

@@ -156,6 +156,7 @@ fn created(create: &CreateOp) -> Created {
             bytes: create.open.to_le_bytes().to_vec(),
         },
         path: create.path.clone(),
+        made_file: false,
     }
 }
 
@@ -301,6 +302,7 @@ impl World {
             maximum_allowed: false,
             attributes: 0,
             allocation_size: 0,
+            eas: Vec::new(),
         };
         Planned {
             task: Task::Message(1),

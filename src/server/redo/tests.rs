@@ -2,6 +2,7 @@
 //! effect that clients received a reply for.
 
 mod model;
+mod streams;
 
 use std::collections::BTreeMap;
 
@@ -140,6 +141,7 @@ impl Run {
             maximum_allowed: false,
             attributes: self.random.below(8) as u32,
             allocation_size: 0,
+            eas: Vec::new(),
         });
         let (outcome, mut last) = self.run(create, None).ok()?;
         let Outcome::Created(created) = outcome else {

@@ -7,6 +7,7 @@ use outlast_fsa::fileop::{
     WriteAt,
 };
 use outlast_fsa::status::NtStatus;
+use outlast_fsa::stream;
 use outlast_smb::OpenInfo;
 use std::collections::BTreeMap;
 
@@ -144,6 +145,10 @@ impl Files {
     }
 
     fn prepare_create(&self, share: ShareId, create: &CreateOp) -> Result<Intent, NtStatus> {
+        // This file system has no extended attributes.
+        if stream::split(&create.path).1.is_some() {
+            return Err(NtStatus::OBJECT_NAME_INVALID);
+        }
         let existing = self.at(share, &create.path);
         match (&existing, create.disposition) {
             (Some(_), Disposition::Create) => return Err(NtStatus::OBJECT_NAME_COLLISION),
@@ -169,6 +174,7 @@ impl Files {
             path: create.path.clone(),
             directory: self.directory(share, &create.path),
             existing: existing.as_ref().map(metadata),
+            base: None,
             maximal_access: ALL_RIGHTS,
         }))
     }
@@ -231,6 +237,7 @@ impl Files {
             metadata: metadata(&node),
             handle: FileHandle::default(),
             path: found.path.clone(),
+            made_file: false,
         }))
     }
 
@@ -347,6 +354,7 @@ impl FileSystem for Files {
                 delete: Some(_),
             } => Intent::Close {
                 metadata: metadata(&self.node(*open)?),
+                digest: None,
             },
             _ => Intent::None,
         })
@@ -364,7 +372,7 @@ impl FileSystem for Files {
             }
             (FileOp::Close { open, delete }, intent) => {
                 let closed = match intent {
-                    Intent::Close { metadata } => metadata.clone(),
+                    Intent::Close { metadata, .. } => metadata.clone(),
                     _ => metadata(&self.node(*open)?),
                 };
                 if let Some(target) = delete {
@@ -407,6 +415,12 @@ impl FileSystem for Files {
                 _,
             ) => self.list(*open, after.as_deref(), *limit),
             (FileOp::Stat { open }, _) => Ok(Outcome::Metadata(metadata(&self.node(*open)?))),
+            (FileOp::QueryEas { open }, _) => {
+                let metadata = metadata(&self.node(*open)?);
+                let eas = Vec::new();
+                Ok(Outcome::Eas { metadata, eas })
+            }
+            (FileOp::Strip { .. }, _) => Ok(Outcome::Unit),
             (FileOp::QueryVolume { .. }, _) => Ok(Outcome::Volume(Volume {
                 total_bytes: u64::MAX,
                 available_bytes: u64::MAX,
@@ -414,6 +428,7 @@ impl FileSystem for Files {
                 unit_bytes: 4096,
                 serial: 7,
                 creation_time: 1,
+                extended_attributes: false,
             })),
             (FileOp::SetBasic { open, basic }, _) => {
                 let SetBasic {

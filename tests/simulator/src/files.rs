@@ -187,7 +187,10 @@ impl Files {
             } => {
                 let metadata = self.disk.borrow().metadata(self.ino(*open)?);
                 let metadata = metadata.ok_or(NtStatus::FILE_CLOSED)?;
-                Ok(Intent::Close { metadata })
+                Ok(Intent::Close {
+                    metadata,
+                    digest: None,
+                })
             }
             FileOp::Write { open, at, .. } => Ok(Intent::Write {
                 offset: match at {
@@ -251,7 +254,7 @@ impl Files {
                 disk.unlink(dir, name)?;
             }
         }
-        if let Intent::Close { metadata } = intent {
+        if let Intent::Close { metadata, .. } = intent {
             return Ok(Outcome::Closed(metadata.clone()));
         }
         let metadata = self.disk.borrow().metadata(self.ino(open)?);
@@ -424,6 +427,12 @@ impl Files {
                 let metadata = self.disk.borrow().metadata(self.ino(*open)?);
                 metadata.map(Outcome::Metadata).ok_or(NtStatus::FILE_CLOSED)
             }
+            (FileOp::QueryEas { open }, _) => {
+                let metadata = self.disk.borrow().metadata(self.ino(*open)?);
+                let metadata = metadata.ok_or(NtStatus::FILE_CLOSED)?;
+                let eas = Vec::new();
+                Ok(Outcome::Eas { metadata, eas })
+            }
             (FileOp::SetBasic { open, basic }, _) => {
                 let times = [
                     basic.creation_time,
@@ -496,8 +505,12 @@ impl Files {
                 unit_bytes: 4096,
                 serial: 7,
                 creation_time: 0,
+                extended_attributes: false,
             })),
-            (FileOp::Flush { .. } | FileOp::Watch { .. }, _) => Ok(Outcome::Unit),
+            // No file here has named streams.
+            (FileOp::Flush { .. } | FileOp::Watch { .. } | FileOp::Strip { .. }, _) => {
+                Ok(Outcome::Unit)
+            }
             (
                 FileOp::QueryAllocatedRanges {
                     open,

@@ -80,3 +80,32 @@ fn a_rename_is_told_as_one_or_as_going_and_coming() {
         ]
     );
 }
+
+/// MS-FSCC 2.7.1: streams have actions of their own.
+#[test]
+fn changes_of_streams_are_distinguished_from_those_of_files() {
+    let one = |a, n: &str| vec![(a, n.to_string())];
+    let streams = filter::STREAM_NAME | filter::STREAM_WRITE;
+    let path = "dir/f:s";
+    for (kind, action) in [
+        (ChangeKind::Added, action::ADDED_STREAM),
+        (ChangeKind::Removed, action::REMOVED_STREAM),
+        (
+            ChangeKind::Modified(filter::STREAM_WRITE),
+            action::MODIFIED_STREAM,
+        ),
+    ] {
+        let named = seen(false, streams, path, false, kind.clone());
+        assert_eq!(named, one(action, "f:s"));
+        let names = filter::FILE_NAME | filter::LAST_WRITE;
+        assert_eq!(seen(false, names, path, false, kind), vec![]);
+    }
+    let renamed = ChangeKind::RenamedTo("dir/f:t".into());
+    assert_eq!(
+        seen(false, streams, path, false, renamed),
+        [
+            (action::REMOVED_STREAM, "f:s".into()),
+            (action::ADDED_STREAM, "f:t".into())
+        ]
+    );
+}

@@ -121,6 +121,7 @@ fn a_volume_has_the_name_of_the_share() {
             unit_bytes: 512,
             serial: 1,
             creation_time: 0,
+            extended_attributes: false,
         }))
     };
     let (_, bytes) = data(

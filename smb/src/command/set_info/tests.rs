@@ -135,8 +135,8 @@ fn sizes_and_rights() {
         Err(NtStatus::ACCESS_DENIED)
     );
     assert_eq!(
-        operation(&mut fixture, &set(10, 15, &[])),
-        Err(NtStatus::EAS_NOT_SUPPORTED)
+        operation(&mut fixture, &set(10, 15, &[1])),
+        Err(NtStatus::EA_LIST_INCONSISTENT)
     );
 }
 

@@ -2,18 +2,24 @@
 //! intent.
 
 use bytes::Bytes;
+use outlast_fsa::ea::Ea;
 use outlast_fsa::fileop::{
     CreateAction, CreateIntent, Created, Disposition, FileHandle, FileKey, FileOp, Intent,
-    Metadata, OpenId, Outcome, WriteAt,
+    Metadata, OpenId, Outcome, StreamEntry, WriteAt,
 };
 use outlast_fsa::status::NtStatus;
+use outlast_fsa::stream;
 use std::collections::BTreeMap;
 
+/// A file, or a named stream of one, whose name follows the file's path and a colon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Node {
     ino: u64,
+    /// The inode of the file that a stream belongs to.
+    file: Option<u64>,
     is_dir: bool,
     data: Vec<u8>,
+    eas: Vec<Ea>,
     /// The open that created it.
     stamp: OpenId,
     /// The open that last emptied it.
@@ -43,9 +49,13 @@ impl Disk {
         }
     }
 
+    fn key_of(node: &Node) -> FileKey {
+        Disk::key(node.file.unwrap_or(node.ino))
+    }
+
     fn metadata(node: &Node) -> Metadata {
         Metadata {
-            key: Disk::key(node.ino),
+            key: Disk::key_of(node),
             creation_time: 1,
             last_access_time: 2,
             last_write_time: 3,
@@ -62,6 +72,29 @@ impl Disk {
     fn directory(&self, path: &str) -> FileKey {
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         Disk::key(self.nodes.get(parent).map_or(0, |node| node.ino))
+    }
+
+    /// Makes a node, unless it exists.
+    fn make(&mut self, path: &str, is_dir: bool, stamp: OpenId) {
+        if self.nodes.contains_key(path) {
+            return;
+        }
+        let (file, name) = stream::split(path);
+        if name.is_some() {
+            self.make(file, false, stamp);
+        }
+        self.next_ino += 1;
+        self.effects.push(format!("create {path}"));
+        let node = Node {
+            ino: self.next_ino,
+            file: name.and_then(|_| Some(self.nodes.get(file)?.ino)),
+            is_dir,
+            data: Vec::new(),
+            eas: Vec::new(),
+            stamp,
+            emptied: 0,
+        };
+        self.nodes.insert(path.to_owned(), node);
     }
 
     /// Adds another name of a file.
@@ -97,10 +130,13 @@ impl Disk {
                     }
                     _ => {}
                 }
+                let (file, name) = stream::split(&create.path);
+                let base = name.and_then(|_| self.nodes.get(file));
                 Intent::Create(CreateIntent {
                     path: create.path.clone(),
                     directory: self.directory(&create.path),
                     existing,
+                    base: base.map(Disk::metadata),
                     maximal_access: 0x001F_01FF,
                 })
             }
@@ -118,6 +154,12 @@ impl Disk {
                     from: String::new(),
                     to: to.clone(),
                     replaced: None,
+                }
+            }
+            FileOp::Rename { open, to, .. } if stream::split(to).1.is_some() => {
+                Intent::RenameStream {
+                    to: to.clone(),
+                    data: self.node(*open)?.data.clone(),
                 }
             }
             FileOp::Rename {
@@ -150,6 +192,7 @@ impl Disk {
                 }
                 Intent::Close {
                     metadata: Disk::metadata(self.node(*open)?),
+                    digest: None,
                 }
             }
             FileOp::CopyChunks {
@@ -184,17 +227,11 @@ impl Disk {
                     (Some(_), Disposition::Open | Disposition::OpenIf) => CreateAction::Opened,
                     (Some(_), _) => CreateAction::Overwritten,
                 };
-                if action == CreateAction::Created && !self.nodes.contains_key(&create.path) {
-                    self.next_ino += 1;
-                    self.effects.push(format!("create {}", create.path));
-                    let node = Node {
-                        ino: self.next_ino,
-                        is_dir: create.must_be_dir,
-                        data: Vec::new(),
-                        stamp: create.open,
-                        emptied: 0,
-                    };
-                    self.nodes.insert(create.path.clone(), node);
+                if action == CreateAction::Created {
+                    self.make(&create.path, create.must_be_dir, create.open);
+                    if let Some(node) = self.nodes.get_mut(&create.path) {
+                        node.eas.clone_from(&create.eas);
+                    }
                 }
                 let root = root();
                 let node = match create.path.as_str() {
@@ -221,11 +258,14 @@ impl Disk {
                     metadata: Disk::metadata(node),
                     handle: FileHandle::default(),
                     path: create.path.clone(),
+                    made_file: node.file.is_some()
+                        && found.base.is_none()
+                        && action == CreateAction::Created,
                 }))
             }
             (FileOp::Close { open, delete }, intent) => {
                 let metadata = match intent {
-                    Intent::Close { metadata } => metadata.clone(),
+                    Intent::Close { metadata, .. } => metadata.clone(),
                     _ if self.opens.get(open) == Some(&0) => Disk::metadata(&root()),
                     _ => Disk::metadata(self.node(*open)?),
                 };
@@ -233,10 +273,12 @@ impl Disk {
                     && self
                         .nodes
                         .get(&target.path)
-                        .is_some_and(|n| Disk::key(n.ino) == target.key)
+                        .is_some_and(|node| Disk::key_of(node) == target.key)
                 {
                     self.effects.push(format!("delete {}", target.path));
                     self.nodes.remove(&target.path);
+                    let streams = format!("{}:", target.path);
+                    self.nodes.retain(|path, _| !path.starts_with(&streams));
                 }
                 Ok(Outcome::Closed(metadata))
             }
@@ -285,6 +327,50 @@ impl Disk {
                     directory: self.directory(to),
                 })
             }
+            (FileOp::Rename { open, from, .. }, Intent::RenameStream { to, data }) => {
+                if self.path_of(*open)? == from {
+                    self.effects.push(format!("rename {from} {to}"));
+                }
+                let mut node = self.node(*open)?.clone();
+                node.data.clone_from(data);
+                self.nodes.remove(from);
+                self.nodes.insert(to.clone(), node);
+                Ok(Outcome::Renamed {
+                    path: to.clone(),
+                    directory: self.directory(to),
+                })
+            }
+            (FileOp::QueryEas { open }, _) => {
+                let node = self.node(*open)?;
+                let (metadata, eas) = (Disk::metadata(node), node.eas.clone());
+                Ok(Outcome::Eas { metadata, eas })
+            }
+            (FileOp::SetEas { open, eas }, _) => {
+                let node = self.node(*open)?;
+                for ea in eas {
+                    node.eas.retain(|old| old.name != ea.name);
+                    if !ea.value.is_empty() {
+                        node.eas.push(ea.clone());
+                    }
+                }
+                Ok(Outcome::Unit)
+            }
+            (FileOp::QueryStreams { open }, _) => {
+                let file = Disk::key_of(self.node(*open)?);
+                let all = self
+                    .nodes
+                    .iter()
+                    .filter(|(_, node)| Disk::key_of(node) == file);
+                let entry = |(path, node): (&String, &Node)| StreamEntry {
+                    name: match stream::split(path).1 {
+                        Some(name) => stream::full_name(name),
+                        None => "::$DATA".to_owned(),
+                    },
+                    end_of_file: node.data.len() as u64,
+                    allocation_size: 0,
+                };
+                Ok(Outcome::Streams(all.map(entry).collect()))
+            }
             (FileOp::SetEndOfFile { open, end_of_file }, _) => {
                 self.node(*open)?.data.resize(*end_of_file as usize, 0);
                 Ok(Outcome::Unit)
@@ -331,8 +417,10 @@ fn put(data: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
 fn root() -> Node {
     Node {
         ino: 0,
+        file: None,
         is_dir: true,
         data: Vec::new(),
+        eas: Vec::new(),
         stamp: 0,
         emptied: 0,
     }

@@ -27,6 +27,7 @@ fn view(metadata: &Metadata) -> View<'_> {
         granted_access: 0x0012_0089,
         mode: 0x20,
         delete_pending: false,
+        ea_size: 0,
         position: 7,
     }
 }
@@ -126,34 +127,15 @@ fn the_alternate_name_is_the_short_name_or_computed() {
     let computed = of("dir/longer than 8.txt").unwrap().bytes;
     let name = crate::wire::utf16::decode(&computed[4..]).unwrap();
     assert_eq!(name, short_name("longer than 8.txt"));
+    // A stream has none of its own.
+    assert_eq!(of("dir/a.t:s").unwrap().bytes, b"\x06\0\0\0a\0.\0t\0");
     assert_eq!(of(""), Err(NtStatus::OBJECT_NAME_NOT_FOUND));
-}
-
-#[test]
-fn streams() {
-    let m = metadata();
-    let bytes = encode(Level::Stream, &view(&m), 64).unwrap().bytes;
-    let mut want = words(&[14 << 32, 5, 8]);
-    want.extend(b"::$DATA".iter().flat_map(|&c| [c, 0]));
-    assert_eq!(bytes, want);
-    assert_eq!(
-        encode(Level::Stream, &view(&m), 37),
-        Err(NtStatus::BUFFER_OVERFLOW)
-    );
-    let dir = Metadata {
-        is_dir: true,
-        ..metadata()
-    };
-    assert_eq!(encode(Level::Stream, &view(&dir), 64).unwrap().bytes, []);
 }
 
 #[test]
 fn refusals() {
     let m = metadata();
-    for (class, status) in [
-        (15, NtStatus::NO_EAS_ON_FILE),
-        (23, NtStatus::INVALID_PARAMETER),
-    ] {
+    for (class, status) in [(23, NtStatus::INVALID_PARAMETER)] {
         let level = Level::from_class(class).unwrap();
         assert_eq!(encode(level, &view(&m), 64), Err(status));
     }

@@ -7,6 +7,7 @@ const VOLUME: Volume = Volume {
     unit_bytes: 4096,
     serial: 0x1234_5678,
     creation_time: 0x01D0_0000_0000_0000,
+    extended_attributes: true,
 };
 
 fn encoded(class: u8, limit: usize) -> Result<Answer, NtStatus> {
@@ -63,8 +64,12 @@ fn attributes_name_ntfs() {
     let bytes = encoded(5, 100).unwrap().bytes;
     assert_eq!(bytes[4..12], [255, 0, 0, 0, 8, 0, 0, 0]);
     assert_eq!(&bytes[12..], b"N\0T\0F\0S\0");
-    assert_eq!(bytes[..4], 0x0040_004Eu32.to_le_bytes());
-    let read_only = encode(Level::Attribute, &VOLUME, "", true, 100).unwrap();
+    assert_eq!(bytes[..4], 0x00C4_004Eu32.to_le_bytes());
+    let without = Volume {
+        extended_attributes: false,
+        ..VOLUME
+    };
+    let read_only = encode(Level::Attribute, &without, "", true, 100).unwrap();
     assert_eq!(read_only.bytes[2], 0x48);
 }
 

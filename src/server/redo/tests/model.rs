@@ -335,6 +335,7 @@ impl Model {
                 bytes: ino.to_le_bytes().to_vec(),
             },
             path: intent.path.clone(),
+            made_file: false,
         }))
     }
 
@@ -388,6 +389,7 @@ impl FileSystem for Model {
                     path: op.path.clone(),
                     directory: Model::key(directory),
                     existing,
+                    base: None,
                     maximal_access: 0,
                 }))
             }
@@ -401,6 +403,7 @@ impl FileSystem for Model {
                 }
                 Ok(Intent::Close {
                     metadata: self.metadata(ino),
+                    digest: None,
                 })
             }
             FileOp::Write { open, at, .. } => {
@@ -456,7 +459,7 @@ impl FileSystem for Model {
                 }
                 self.opens.remove(open);
                 match intent {
-                    Intent::Close { metadata } => Ok(Outcome::Closed(metadata.clone())),
+                    Intent::Close { metadata, .. } => Ok(Outcome::Closed(metadata.clone())),
                     _ => Ok(Outcome::Unit),
                 }
             }
@@ -495,6 +498,8 @@ impl FileSystem for Model {
                 Ok(Outcome::Unit)
             }
             FileOp::Rename { .. } => self.rename(intent),
+            // No file here has named streams.
+            FileOp::Strip { .. } => Ok(Outcome::Unit),
             FileOp::Stat { open } => Ok(Outcome::Metadata(self.metadata(self.open(*open)?))),
             FileOp::Read {
                 open,

@@ -4,6 +4,7 @@ use outlast_fsa::fileop::{
     CreateAction, CreateIntent, CreateOp, Created, Disposition, Intent, OpenId, Outcome, Times,
 };
 use outlast_fsa::status::NtStatus;
+use outlast_fsa::stream;
 
 use super::making::{Maker, private};
 use super::{Descriptor, Files};
@@ -17,6 +18,10 @@ const ALL: u32 = 0x001F_01FF;
 
 impl Files {
     pub(super) fn prepare_create(&self, op: &CreateOp) -> Result<CreateIntent, NtStatus> {
+        // The disk has no extended attributes.
+        if stream::split(&op.path).1.is_some() {
+            return Err(NtStatus::OBJECT_NAME_INVALID);
+        }
         let disk = self.disk.borrow();
         let directory = |path: &str| disk.parent(path).map(|(dir, _)| disk.key(dir));
         let Some((ino, path)) = disk.find(&op.path) else {
@@ -30,6 +35,7 @@ impl Files {
                 directory: directory(&op.path).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?,
                 path: op.path.clone(),
                 existing: None,
+                base: None,
                 maximal_access: ALL,
             });
         };
@@ -51,6 +57,7 @@ impl Files {
             directory: directory(&path).unwrap_or(existing.key),
             path,
             existing: Some(existing),
+            base: None,
             maximal_access: ALL,
         })
     }
@@ -83,6 +90,7 @@ impl Files {
             metadata: disk.metadata(ino).ok_or(NtStatus::INTERNAL_ERROR)?,
             handle: disk.handle(ino),
             path: intent.path.clone(),
+            made_file: false,
         };
         let path = intent.path.clone();
         let stopped = Times::default();

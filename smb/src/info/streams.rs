@@ -1,0 +1,59 @@
+//! Encodes FileStreamInformation (MS-FSCC 2.4.49).
+
+use super::{Answer, utf16_len};
+use crate::wire::{pad, utf16};
+use bytes::BufMut;
+use outlast_fsa::fileop::StreamEntry;
+use outlast_fsa::status::NtStatus;
+
+#[cfg(test)]
+mod tests;
+
+/// The length of an entry without its name, in bytes.
+const FIXED: usize = 24;
+
+/// Encodes the streams of a file, as many as fit into `limit` bytes: no entry is cut (MS-FSA 2.1.5.12.29).
+///
+/// # Errors
+/// `INFO_LENGTH_MISMATCH` for a limit below the length of an entry without its name, `BUFFER_OVERFLOW` if the first one
+/// does not fit.
+pub fn encode(entries: &[StreamEntry], limit: usize) -> Result<Answer, NtStatus> {
+    if limit < FIXED {
+        return Err(NtStatus::INFO_LENGTH_MISMATCH);
+    }
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut last = None;
+    for entry in entries {
+        let start = bytes.len().next_multiple_of(8);
+        if start + FIXED + utf16::len(&entry.name) > limit {
+            return match last {
+                None => Err(NtStatus::BUFFER_OVERFLOW),
+                Some(_) => Ok(Answer {
+                    bytes,
+                    overflow: true,
+                }),
+            };
+        }
+        if let Some(last) = last.replace(start) {
+            pad(&mut bytes, 0, 8);
+            put_next(&mut bytes, last, start);
+        }
+        bytes.put_u32_le(0); // NextEntryOffset
+        bytes.put_u32_le(utf16_len(&entry.name));
+        bytes.put_u64_le(entry.end_of_file);
+        bytes.put_u64_le(entry.allocation_size);
+        utf16::push(&entry.name, &mut bytes);
+    }
+    Ok(Answer {
+        bytes,
+        overflow: false,
+    })
+}
+
+/// Sets NextEntryOffset of the entry at `last`.
+fn put_next(bytes: &mut [u8], last: usize, start: usize) {
+    let offset = u32::try_from(start - last).unwrap_or(u32::MAX);
+    if let Some(field) = bytes.get_mut(last..last + 4) {
+        field.copy_from_slice(&offset.to_le_bytes());
+    }
+}
