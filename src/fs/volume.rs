@@ -65,8 +65,8 @@ fn kind(fd: BorrowedFd<'_>) -> u64 {
 fn identity(fd: BorrowedFd<'_>, stat: &Statx) -> u64 {
     let id = rustix::fs::fstatvfs(fd).map_or(0, |found| found.f_fsid);
     // XFS makes the id from the device number, so its UUID has priority. The identity must not depend on the kernel's
-    // version: the next kernel of this machine, or another machine's, continues with the files. btrfs makes it from its UUID and the
-    // subvolume, whose inode numbers are its own.
+    // version: the next kernel of this machine, or another machine's, continues with the files. btrfs makes it from
+    // its UUID and the subvolume, whose inode numbers are its own.
     if kind(fd) != BTRFS
         && let Some(uuid) = uuid(fd, stat)
     {

@@ -1,7 +1,7 @@
-//! Runs as the first process of a machine that `tests/machine` boots. It loads the kernel's modules; its argument says
-//! what else the machine is for. With `serve` it bridges the network card with a TAP, mounts the disk and runs `outlast
-//! serve` there; with `serve ADDRESS NETMASK` the bridge also has an address. With `client ADDRESS NETMASK` it gives the
-//! card an address. Then it obeys the commands that a virtio port brings, one a line:
+//! Runs as the first process of a machine that `tests/machine` boots. It loads the kernel's modules; its argument
+//! says what else the machine is for. With `serve` it bridges the network card with a TAP, mounts the disk and runs
+//! `outlast serve` there; with `serve ADDRESS NETMASK` the bridge also has an address. With `client ADDRESS NETMASK`
+//! it gives the card an address. Then it obeys the commands that a virtio port brings, one a line:
 //!
 //! ```text
 //! run PROGRAM ARGUMENT...    runs it; the answer is what it prints and `= EXIT-CODE`
