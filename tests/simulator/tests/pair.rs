@@ -2,8 +2,8 @@
 //! crash, and two servers never send at the same time.
 //!
 //! `OUTLAST_PAIR_POINTS=N cargo test --profile checked -p outlast-simulator --test pair -- --include-ignored` tries N
-//! more points; `OUTLAST_PAIR_FROM` is the first seed, and with `OUTLAST_PAIR_TWO_FILE_SYSTEMS=1` only scenarios with two
-//! file systems are tried.
+//! more points; `OUTLAST_PAIR_FROM` is the first seed, and with `OUTLAST_PAIR_TWO_FILE_SYSTEMS=1` only scenarios with
+//! two file systems are tried.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
