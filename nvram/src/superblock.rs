@@ -6,7 +6,7 @@ use crate::{Error, Memory};
 use std::time::Duration;
 
 /// The format version that this crate writes, and the only one whose state it recovers.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"OUTLAST\n");
 /// The places of the two slots, in pages of their own, so that damage to one page does not destroy both.

@@ -1,4 +1,4 @@
-//! Format version 3, byte by byte, and what is refused: earlier versions too, unless they hold nothing.
+//! Format version 4, byte by byte, and what is refused: earlier versions too, unless they hold nothing.
 
 use outlast_nvram::{
     Contents, Error, Flag, Handled, Identity, Incarnation, Kind, Log, MIN_MEMORY, Memory, Suspect,
@@ -9,12 +9,13 @@ use proptest::test_runner::RngSeed;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Format version 3 as first written. It is never made again: a change of format is a new version and a new file.
-const GOLDEN: &[u8] = include_bytes!("golden-v3.nvram");
+/// Format version 4 as first written. It is never made again: a change of format is a new version and a new file.
+const GOLDEN: &[u8] = include_bytes!("golden-v4.nvram");
 /// Earlier versions.
-const OLDER: [(u32, &[u8]); 2] = [
+const OLDER: [(u32, &[u8]); 3] = [
     (1, include_bytes!("golden-v1.nvram")),
     (2, include_bytes!("golden-v2.nvram")),
+    (3, include_bytes!("golden-v3.nvram")),
 ];
 const INCARNATION: Incarnation = Incarnation {
     host: [8; 16],
@@ -115,7 +116,7 @@ fn tail_and_head(bytes: &[u8]) -> (usize, usize) {
 #[test]
 fn the_golden_file_is_read() {
     let contents = open(GOLDEN).unwrap();
-    assert_eq!(contents.superblock.version, 3);
+    assert_eq!(contents.superblock.version, 4);
     assert_eq!(contents.superblock.instance, *b"instance 0123456");
     let Incarnation { host, boot } = contents.superblock.incarnation;
     assert_eq!(host, *b"host id of other");
@@ -166,7 +167,7 @@ fn earlier_versions_are_refused() {
     for (version, golden) in OLDER {
         let error = open(golden).unwrap_err();
         assert!(
-            matches!(error, Error::OlderVersion { found, known: 3, clean: false } if found == version),
+            matches!(error, Error::OlderVersion { found, known: 4, clean: false } if found == version),
             "{error}"
         );
         let text = error.to_string();
@@ -194,7 +195,7 @@ fn earlier_versions_that_hold_nothing_may_be_formatted() {
         };
         drop(Log::format(memory.clone(), identity).unwrap());
         let contents = Log::open(memory).unwrap().1;
-        assert_eq!(contents.superblock.version, 3);
+        assert_eq!(contents.superblock.version, 4);
         assert!(contents.records.is_empty());
     }
 }
@@ -231,7 +232,7 @@ fn the_layout_is_as_documented() {
     assert_eq!(GOLDEN[..128], GOLDEN[4096..4096 + 128]);
     let slot = &GOLDEN[..128];
     assert_eq!(&slot[..8], b"OUTLAST\n");
-    assert_eq!((u32_at(slot, 8), u32_at(slot, 12)), (3, 2));
+    assert_eq!((u32_at(slot, 8), u32_at(slot, 12)), (4, 2));
     assert_eq!(u64_at(slot, 16), 4);
     assert_eq!(&slot[24..40], b"instance 0123456");
     assert_eq!(&slot[40..56], b"boot id of other");
@@ -335,15 +336,15 @@ fn seal(bytes: &mut [u8]) {
 #[test]
 fn an_unknown_version_is_refused() {
     let mut bytes = GOLDEN.to_vec();
-    bytes[8] = 4;
-    bytes[4096 + 8] = 4;
+    bytes[8] = 5;
+    bytes[4096 + 8] = 5;
     seal(&mut bytes);
     let error = open(&bytes).unwrap_err();
     assert!(matches!(
         error,
-        Error::UnknownVersion { found: 4, known: 3 }
+        Error::UnknownVersion { found: 5, known: 4 }
     ));
-    assert!(error.to_string().contains("version 4"));
+    assert!(error.to_string().contains("version 5"));
 }
 
 #[test]
