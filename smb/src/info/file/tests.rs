@@ -135,9 +135,9 @@ fn the_alternate_name_is_the_short_name_or_computed() {
 #[test]
 fn refusals() {
     let m = metadata();
-    let level = Level::from_class(23).unwrap();
-    let encoded = encode(level, &view(&m), 64);
-    assert_eq!(encoded, Err(NtStatus::INVALID_PARAMETER));
+    let pipe = Level::from_class(23).unwrap();
+    let refused = encode(pipe, &view(&m), 64);
+    assert_eq!(refused, Err(NtStatus::INVALID_PARAMETER));
     assert_eq!(Level::from_class(2), Err(NtStatus::NOT_SUPPORTED));
     assert_eq!(Level::from_class(0), Err(NtStatus::INVALID_INFO_CLASS));
     assert_eq!(Level::from_class(200), Err(NtStatus::INVALID_INFO_CLASS));
