@@ -60,7 +60,7 @@ pub(crate) fn break_for_open(
     ctx: &mut Context<'_>,
     key: StreamKey,
     own: Option<LeaseId>,
-    looks_beside_leases: bool,
+    breaks_no_lease: bool,
     opening: Opening,
 ) -> bool {
     let mut waits = false;
@@ -72,7 +72,7 @@ pub(crate) fn break_for_open(
             }
         }
     }
-    if looks_beside_leases {
+    if breaks_no_lease {
         return waits;
     }
     for id in leases(ctx, key, own) {

@@ -180,7 +180,7 @@ pub struct Smb {
     /// The number of failed logins, by connection. Volatile.
     pub(crate) failed_logins: BTreeMap<ConnId, u32>,
     /// Refused operations, without their data, and the status with which the next step answers. A refusal may take
-    /// longer than a turn to find, so it survives [`Smb::let_go`]. Volatile.
+    /// longer than a turn to find, so it survives [`Smb::release_message`]. Volatile.
     pub(crate) refused: BTreeMap<Task, (FileOp, NtStatus)>,
     /// Shares whose directories are unavailable. Volatile.
     pub(crate) offline: BTreeSet<ShareId>,
@@ -262,7 +262,7 @@ impl Smb {
         };
         if connection.work.is_none() {
             // The message is on record before it is parsed, so that one that crashes the server is recognized (law 5).
-            self.let_go(conn);
+            self.release_message(conn);
             self.refused.remove(&Task::Message(conn));
             self.emit(conn, Record::Begin, journal);
             return Step::Again;
@@ -302,13 +302,13 @@ impl Smb {
     }
 
     /// Keeps a task runnable that the loop interrupts.
-    pub fn leave_off(&mut self, task: Task) {
+    pub fn keep_runnable(&mut self, task: Task) {
         self.wake.insert(task.in_order());
     }
 
     /// Releases the buffer of a connection's message. [`Smb::step`] continues with an equal message, and remembers a
     /// refusal.
-    pub fn let_go(&mut self, conn: ConnId) {
+    pub fn release_message(&mut self, conn: ConnId) {
         self.opened.remove(&Task::Message(conn));
     }
 
@@ -532,7 +532,7 @@ impl Smb {
 
     /// Clears the tasks to run: a server that only follows another runs none. After the fold [`Smb::recovered`] finds
     /// them.
-    pub fn let_sleep(&mut self) {
+    pub fn clear_wakeups(&mut self) {
         self.wake.clear();
     }
 

@@ -178,7 +178,7 @@ impl Fold {
     /// Forgets which waiting requests may continue, since a follower runs none.
     pub(super) fn forget_wakeups(&mut self) {
         if let Some(server) = &mut self.server {
-            server.smb.let_sleep();
+            server.smb.clear_wakeups();
         }
     }
 

@@ -229,7 +229,7 @@ impl<F: FileSystem> Machine<F> {
             Step::Done => {
                 self.counting.end_work();
                 if let Work::Message(conn, _) = work {
-                    self.smb.let_go(conn);
+                    self.smb.release_message(conn);
                     self.refresh_principal(conn, time.now);
                     if let Some(client) = self.clients.get_mut(&conn) {
                         client.look = true;
@@ -249,10 +249,10 @@ impl<F: FileSystem> Machine<F> {
     fn put_back(&mut self, work: Work) {
         match work {
             Work::Message(conn, _) => {
-                self.smb.let_go(conn);
+                self.smb.release_message(conn);
                 self.mark_ready(conn);
             }
-            Work::Task(task) => self.smb.leave_off(task),
+            Work::Task(task) => self.smb.keep_runnable(task),
         }
     }
 

@@ -40,6 +40,10 @@ impl Sources {
     }
 }
 
+/// The number of steps that one poll takes: a step may make another one due at once, as a lease that is granted late has
+/// to be renewed, or is over.
+const STEPS_AT_ONCE: u32 = 4;
+
 /// What a step of the client may use.
 pub struct Context<'a> {
     /// Real time.
@@ -144,12 +148,17 @@ impl Client {
 
     /// Ends what is over, and sends what is due. The frames may leave after the next commit.
     pub fn poll(&mut self, cx: &mut Context<'_>, out: &mut Vec<TxFrame>) {
-        self.expire(cx);
-        if let Some(dhcp) = &mut self.dhcp {
-            dhcp.poll(&mut self.acquired, cx, out);
-        }
-        if let Some(slaac) = &mut self.slaac {
-            slaac.poll(&mut self.acquired, cx, out);
+        for _ in 0..STEPS_AT_ONCE {
+            self.expire(cx);
+            if let Some(dhcp) = &mut self.dhcp {
+                dhcp.poll(&mut self.acquired, cx, out);
+            }
+            if let Some(slaac) = &mut self.slaac {
+                slaac.poll(&mut self.acquired, cx, out);
+            }
+            if self.next_deadline().is_none_or(|at| at > cx.now) {
+                return;
+            }
         }
     }
 

@@ -107,7 +107,7 @@ pub fn grant(desired: u32, maximal: u32) -> Result<u32, NtStatus> {
 
 /// Returns whether the open only accesses attributes or reads the security descriptor: it breaks no lease.
 #[must_use]
-pub fn looks_beside_leases(access: u32) -> bool {
+pub fn breaks_no_lease(access: u32) -> bool {
     access & !(LOOKING | READ_CONTROL) == 0
 }
 

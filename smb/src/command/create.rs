@@ -302,7 +302,7 @@ pub(crate) fn admit(
         has_waited,
     };
     if !access::only_looks(judged) {
-        let looks = access::looks_beside_leases(judged);
+        let looks = access::breaks_no_lease(judged);
         let mut waits = false;
         for key in kept.into_iter().chain([key]) {
             waits |= caching::break_for_open(ctx, key, lease, looks, opening);

@@ -75,7 +75,7 @@ pub(super) fn context<'a>(response: &'a Response, name: &[u8; 4]) -> Option<&'a 
 }
 
 #[test]
-fn an_open_outlives_its_connection_and_is_taken_up() {
+fn an_open_outlives_its_connection_and_is_reconnected() {
     for protection in [Protection::Signed, Protection::Encrypted] {
         sweep(|world| {
             let mut ann = world.client(protection);
@@ -335,7 +335,7 @@ fn a_replay_is_answered_with_no_more_than_it_asks_for() {
 }
 
 #[test]
-fn a_lease_is_taken_up_with_its_open() {
+fn a_lease_is_reconnected_with_its_open() {
     sweep(|world| {
         let mut ann = world.client(Protection::Signed);
         let mut opening = Opening::of("f");

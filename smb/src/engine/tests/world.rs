@@ -347,7 +347,7 @@ impl World {
             }
             // The loop may interrupt it at any step; a slow loop does so after every step.
             if self.is_slow || attempt % 3 == 2 {
-                self.smb.let_go(conn);
+                self.smb.release_message(conn);
             }
         }
         panic!("a message without end");
