@@ -40,7 +40,7 @@ impl Sources {
     }
 }
 
-/// The number of steps that one poll takes: a step may make another one due at once, as a lease that is granted late has
+/// The number of steps that one poll takes. A step may make another one due at once: a lease that is granted late has
 /// to be renewed, or is over.
 const STEPS_AT_ONCE: u32 = 4;
 
