@@ -10,7 +10,7 @@ pub mod set;
 pub mod streams;
 pub mod volume;
 
-use crate::wire::utf16;
+use crate::wire::{pad, utf16};
 use outlast_fsa::status::NtStatus;
 
 /// The result of a query of one information class.
@@ -59,4 +59,18 @@ fn utf16_len(text: &str) -> u32 {
 /// Returns a path within the share in the clients' notation: `\dir\file`; the root is `\`.
 fn client_path(path: &str) -> String {
     format!("\\{}", path.replace('/', "\\"))
+}
+
+/// Begins an entry of a list at a multiple of `alignment`. The entry before it, at `last`, gets its NextEntryOffset,
+/// and `last` becomes the new entry's place.
+fn begin_entry(bytes: &mut Vec<u8>, last: &mut Option<usize>, alignment: usize) {
+    pad(bytes, 0, alignment);
+    let start = bytes.len();
+    if let Some(last) = last.replace(start) {
+        // The offset is within the buffer, whose length is a u32 on the wire.
+        let next = u32::try_from(start - last).unwrap_or(0).to_le_bytes();
+        if let Some(field) = bytes.get_mut(last..last + 4) {
+            field.copy_from_slice(&next);
+        }
+    }
 }

@@ -31,6 +31,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use outlast_fsa::fnv::fnv1a;
 use outlast_stack::addressing::Sources;
 
 use crate::control::Serves;
@@ -299,15 +300,8 @@ pub struct Share {
 impl Share {
     /// Identifies its directory: FNV-1a of the path.
     pub fn directory_id(&self) -> u64 {
-        fnv1a(self.path.as_os_str().as_encoded_bytes())
+        fnv1a(self.path.as_os_str().as_encoded_bytes().iter().copied())
     }
-}
-
-/// FNV-1a, 64 bits: the same for the same bytes at every start.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 impl Config {

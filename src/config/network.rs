@@ -286,7 +286,7 @@ fn not_a_host(cidr: &Cidr) -> Option<&'static str> {
 
 /// A locally administered unicast address that is the same for the same name at every start: FNV-1a of the name.
 fn derived_mac(name: &str) -> [u8; 6] {
-    let hash = super::fnv1a(name.as_bytes());
+    let hash = outlast_fsa::fnv::fnv1a(name.bytes());
     let [_, _, _, b, c, d, e, f] = hash.to_be_bytes();
     // IEEE 802: bit 1 of the first byte marks local administration.
     [0x02, b, c, d, e, f]

@@ -13,6 +13,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use outlast_fsa::Pieces;
 use outlast_fsa::fileop::{FileOp, Metadata, StreamEntry};
+use outlast_fsa::fnv::fnv1a;
 use outlast_fsa::pattern::same_name;
 use outlast_fsa::status::NtStatus;
 use outlast_fsa::stream;
@@ -291,11 +292,9 @@ pub(super) fn has_room_for(name: &str) -> bool {
     PREFIX.len() + name.len() + SUFFIX.len() <= NAME_MAX
 }
 
-/// Digests the content of a stream, to distinguish it from another of that name (FNV-1a, 64 bits).
+/// Digests the content of a stream, to distinguish it from another of that name.
 fn digest(content: &[u8]) -> u64 {
-    content.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    fnv1a(content.iter().copied())
 }
 
 /// Updates LastWriteTime of a file one of whose streams has changed (MS-FSA 2.1.4.17), with the server's own rights.

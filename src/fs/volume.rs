@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 
+use outlast_fsa::fnv::fnv1a;
 use rustix::fs::{FileType, Mode, OFlags, Statx, StatxFlags};
 
 use super::magic::{BTRFS, FUSE, OVERLAYFS, magic};
@@ -107,11 +108,7 @@ fn mounted(major: u32, minor: u32) -> Option<String> {
     })
 }
 
-/// FNV-1a, 64 bits. Identities of different kinds differ.
+/// Identities of different kinds differ.
 fn hash(kind: &[u8], bytes: &[u8]) -> u64 {
-    kind.iter()
-        .chain(bytes)
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+    fnv1a(kind.iter().chain(bytes).copied())
 }

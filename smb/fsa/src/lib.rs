@@ -11,6 +11,7 @@ pub mod caching;
 pub mod ea;
 pub mod file_opens;
 pub mod fileop;
+pub mod fnv;
 pub mod lease;
 pub mod link;
 pub mod locks;

@@ -5,6 +5,7 @@
 //! the file.
 
 use crate::fileop::FileKey;
+use crate::fnv::fnv1a;
 use crate::open::FileOpen;
 use crate::path;
 use crate::pattern::fold;
@@ -37,13 +38,7 @@ impl StreamId {
         let Some(name) = split(path).1 else {
             return StreamId::default();
         };
-        // FNV-1a, 64 bits.
-        let hash = fold(name)
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
-        StreamId(hash.max(1))
+        StreamId(fnv1a(fold(name).bytes()).max(1))
     }
 
     /// Returns whether it is the default stream.

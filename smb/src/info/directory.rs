@@ -1,6 +1,6 @@
 //! Encodes directory listings (MS-FSCC 2.4): a chain of entries, each at a multiple of eight bytes.
 
-use super::utf16_len;
+use super::{begin_entry, utf16_len};
 use crate::wire::utf16;
 use bytes::BufMut;
 use outlast_fsa::fileop::DirEntry;
@@ -96,15 +96,7 @@ impl Encoder {
         if start + self.level.fixed_len() + name_len as usize > self.limit {
             return false;
         }
-        if let Some(last) = self.last {
-            // The offset is within the buffer, whose length is a u32 on the wire.
-            let next = u32::try_from(start - last).unwrap_or(0).to_le_bytes();
-            if let Some(field) = self.bytes.get_mut(last..last + 4) {
-                field.copy_from_slice(&next);
-            }
-        }
-        self.bytes.resize(start, 0);
-        self.last = Some(start);
+        begin_entry(&mut self.bytes, &mut self.last, 8);
         self.encode(entry, name_len);
         true
     }

@@ -1,8 +1,7 @@
 //! Parses and encodes extended attributes: FileFullEaInformation (MS-FSCC 2.4.16), and the list of names by which it is
 //! queried (FILE_GET_EA_INFORMATION, 2.4.16.1).
 
-use super::Answer;
-use crate::wire::pad;
+use super::{Answer, begin_entry};
 use bytes::{Buf, BufMut};
 use outlast_fsa::ea::{self, Ea};
 use outlast_fsa::pattern::same_name;
@@ -122,13 +121,7 @@ pub fn encode(eas: &[Ea], limit: usize) -> Result<Answer, NtStatus> {
                 }),
             };
         }
-        if let Some(last) = last.replace(start) {
-            pad(&mut bytes, 0, ALIGNMENT);
-            let offset = u32::try_from(start - last).unwrap_or(u32::MAX);
-            if let Some(field) = bytes.get_mut(last..last + 4) {
-                field.copy_from_slice(&offset.to_le_bytes());
-            }
-        }
+        begin_entry(&mut bytes, &mut last, ALIGNMENT);
         bytes.put_u32_le(0); // NextEntryOffset
         bytes.put_u8(0); // Flags
         bytes.put_u8(u8::try_from(ea.name.len()).unwrap_or(u8::MAX));

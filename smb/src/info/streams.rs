@@ -1,7 +1,7 @@
 //! Encodes FileStreamInformation (MS-FSCC 2.4.49).
 
-use super::{Answer, utf16_len};
-use crate::wire::{pad, utf16};
+use super::{Answer, begin_entry, utf16_len};
+use crate::wire::utf16;
 use bytes::BufMut;
 use outlast_fsa::fileop::StreamEntry;
 use outlast_fsa::status::NtStatus;
@@ -34,10 +34,7 @@ pub fn encode(entries: &[StreamEntry], limit: usize) -> Result<Answer, NtStatus>
                 }),
             };
         }
-        if let Some(last) = last.replace(start) {
-            pad(&mut bytes, 0, 8);
-            put_next(&mut bytes, last, start);
-        }
+        begin_entry(&mut bytes, &mut last, 8);
         bytes.put_u32_le(0); // NextEntryOffset
         bytes.put_u32_le(utf16_len(&entry.name));
         bytes.put_u64_le(entry.end_of_file);
@@ -48,12 +45,4 @@ pub fn encode(entries: &[StreamEntry], limit: usize) -> Result<Answer, NtStatus>
         bytes,
         overflow: false,
     })
-}
-
-/// Sets NextEntryOffset of the entry at `last`.
-fn put_next(bytes: &mut [u8], last: usize, start: usize) {
-    let offset = u32::try_from(start - last).unwrap_or(u32::MAX);
-    if let Some(field) = bytes.get_mut(last..last + 4) {
-        field.copy_from_slice(&offset.to_le_bytes());
-    }
 }
